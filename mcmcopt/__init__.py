@@ -1,0 +1,51 @@
+"""mcmcopt: neural networks made light by accept/reject training under sparsity priors.
+
+Names are resolved when first used, so that importing one part of the package does not load the others.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mcmcopt.chain.inclusion import AlquierLounici as AlquierLounici
+    from mcmcopt.chain.inclusion import Bernoulli as Bernoulli
+    from mcmcopt.chain.inclusion import BetaBinomial as BetaBinomial
+    from mcmcopt.chain.inclusion import Complexity as Complexity
+    from mcmcopt.chain.inclusion import RigolletTsybakov as RigolletTsybakov
+    from mcmcopt.chain.moves import BirthDeath as BirthDeath
+    from mcmcopt.chain.moves import RandomWalk as RandomWalk
+    from mcmcopt.chain.moves import SignFlip as SignFlip
+    from mcmcopt.chain.moves import Swap as Swap
+    from mcmcopt.chain.moves import Toggle as Toggle
+    from mcmcopt.chain.priors import SpikeSlab as SpikeSlab
+    from mcmcopt.chain.schedule import GeometricAnnealing as GeometricAnnealing
+    from mcmcopt.chain.slabs import DalalyanTsybakov as DalalyanTsybakov
+    from mcmcopt.chain.slabs import Gaussian as Gaussian
+    from mcmcopt.chain.slabs import Laplace as Laplace
+    from mcmcopt.chain.slabs import StudentT as StudentT
+    from mcmcopt.loss.objective import Objective as Objective
+    from mcmcopt.optim.greedy_mcmc import GreedyMCMC as GreedyMCMC
+
+_HOMES = {
+    "mcmcopt.chain.inclusion": ("AlquierLounici", "Bernoulli", "BetaBinomial", "Complexity", "RigolletTsybakov"),
+    "mcmcopt.chain.moves": ("BirthDeath", "RandomWalk", "SignFlip", "Swap", "Toggle"),
+    "mcmcopt.chain.priors": ("SpikeSlab",),
+    "mcmcopt.chain.schedule": ("GeometricAnnealing",),
+    "mcmcopt.chain.slabs": ("DalalyanTsybakov", "Gaussian", "Laplace", "StudentT"),
+    "mcmcopt.loss.objective": ("Objective",),
+    "mcmcopt.optim.greedy_mcmc": ("GreedyMCMC",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = list(_HOME_OF)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'mcmcopt' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])
