@@ -2,7 +2,7 @@
 
     acceptance   log σ ← log σ + γ_t (α_t - α*),  α_t the decision, 0 or 1    (Robbins and Monro 1951;
                                                                                Andrieu and Thoms 2008, eq. 4.1)
-    births       log σ ← log σ + γ_t (½ log mean β² - log σ)                  over accepted births β
+    values       log σ ← log σ + γ_t (½ log mean w² - log σ)                  w the active weights that a birth joins
 
 `log σ` is the adapted part alone; the proposal's scale is lr · rms · exp(log σ).  While this runs the chain is
 not Markov; diminishing gains keep its ergodic averages right under the conditions of Roberts and Rosenthal (2007),
@@ -27,8 +27,8 @@ def towards_acceptance(log_scale: float, t: int, accepted: bool, target: float) 
     return _clamp(log_scale + gain(t) * (float(accepted) - target))
 
 
-def towards_births(log_scale: float, t: int, mean_square: float) -> float:
-    """Return the adapted log σ after an accepted birth with the given mean of (β/(lr·rms))², clamped to the box."""
+def towards_values(log_scale: float, t: int, mean_square: float) -> float:
+    """Return the adapted log σ after seeing active weights with the given mean of (w/(lr·rms))², clamped to the box."""
     if mean_square == 0.0:
         return log_scale
     return _clamp(log_scale + min(1.0, gain(t)) * (0.5 * math.log(mean_square) - log_scale))

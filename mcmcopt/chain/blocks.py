@@ -38,7 +38,7 @@ class Tiling:
         if len(self.shape) < 2 or spec == "scalar":
             self.r, self.c = 1, 1
         elif isinstance(spec, str):
-            self.r, self.c = 1, self.columns
+            self.r, self.c = 1, max(self.columns, 1)
         else:
             self.r, self.c = spec
             if self.r > self.rows or self.c > self.columns:

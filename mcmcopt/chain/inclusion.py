@@ -89,7 +89,7 @@ class Complexity(Inclusion):
 
     def log_prob(self, k: int, size: int) -> float:
         """Return log π(γ)."""
-        rate = -math.log(self.c) - self.a * math.log(size)
+        rate = -math.log(self.c) - self.a * math.log(max(size, 1))
         return k * rate - _log_geometric_sum(rate, size) - _log_choose(size, k)
 
     def log_odds(self, k: int, size: int) -> float:
@@ -125,7 +125,7 @@ class RigolletTsybakov(Inclusion):
     def log_prob(self, k: int, size: int) -> float:
         """Return log π(γ)."""
         if k == size:
-            return -math.log(2)
+            return -math.log(2) if size else 0.0
         return _pattern_weight(k, size) - _log_pattern_sum(size)
 
     def log_odds(self, k: int, size: int) -> float:

@@ -45,7 +45,11 @@ class Objective(Protocol):
 def write(change: Change) -> None:
     """Write the new values of a change into its parameters, seen by autograd's version counters."""
     for param, (indices, values) in change.items():
-        param.detach().put_(indices, values)
+        target = param.detach()
+        if target.is_contiguous():  # put_ would do for both, but torch.use_deterministic_algorithms refuses it
+            target.view(-1).index_copy_(0, indices, values)
+        else:
+            target[torch.unravel_index(indices, target.shape)] = values
 
 
 @contextmanager

@@ -39,7 +39,7 @@ _FAMILIES: dict[str, Callable[[float], Slab]] = {
 
 
 class TransDimensional(Move):
-    """A move with births β ~ g, g a density around zero with the proposal's scale, fitted to accepted births.
+    """A move with births β ~ g, g a density around zero with the proposal's scale, which follows the active weights.
 
     Args:
         density: the family of g: `"normal"`, `"student_t"` (3 degrees of freedom) or `"laplace"`.
@@ -55,9 +55,13 @@ class TransDimensional(Move):
         self.density = density
 
     def adapt(self, log_scale: float, t: int, edits: Edits, accepted: bool, unit: float) -> float | None:
-        """Fit the scale of g to the accepted births; the prior odds bound their rate, which is no target."""
-        if accepted and edits[-1].kind is Kind.BIRTH:
-            return adapt.towards_births(log_scale, t, float(edits[-1].new.square().mean()) / unit**2)
+        """Fit the scale of g to the active weights, as uniformly drawn deaths show them, accepted or not.
+
+        In equilibrium births and deaths of one size balance, so g should look like the weights that are there.
+        Fitting g to accepted births alone shrinks it without end: tiny births are accepted most easily.
+        """
+        if edits[0].kind is Kind.DEATH:
+            return adapt.towards_values(log_scale, t, float(edits[0].old.square().mean()) / unit**2)
         return None
 
     def _birth(self, layer: Layer, block: int, scale: float, rng: np.random.Generator) -> Edit:
