@@ -56,7 +56,7 @@ class _Watch:
         """Put changed buffers back and return their names."""
         changed = []
         for module, name, buffer, before in self.buffers:
-            if getattr(module, name) is not buffer or not torch.equal(buffer, before):
+            if getattr(module, name) is not buffer or not _same(buffer, before):
                 with torch.no_grad():
                     buffer.copy_(before)
                 setattr(module, name, buffer)
@@ -89,7 +89,7 @@ def guarded(evaluate: Callable[[], Tensor]) -> Tensor:
             f"the closure changes the buffers {', '.join(changed)}: in train mode even a rejected proposal would move "
             "them. Call model.eval() (or .eval() on these modules) before the step"
         )
-    if watch.consumed_random and not torch.equal(loss, evaluate()):
+    if watch.consumed_random and not _same(loss, evaluate()):
         names = ", ".join(f"{watch.name(m)} ({m})" for m in watch.dropouts)
         source = f"dropout is in train mode: {names}" if names else "it draws random numbers while it runs"
         raise ClosureError(
@@ -97,6 +97,10 @@ def guarded(evaluate: Callable[[], Tensor]) -> Tensor:
             "batch before the step, or use common random numbers (torch.manual_seed inside the closure)"
         )
     return loss
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) or (a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all()))
 
 
 def _random_states() -> list[Tensor]:

@@ -126,13 +126,13 @@ class ClosureObjective:
 
 
 def as_loss(value: Tensor | float | None) -> Tensor:
-    """Return a closure's value as a detached floating tensor.
+    """Return a closure's value as a detached floating tensor of its own memory, which the closure cannot overwrite.
 
     Raises:
         TypeError: if it is neither a floating tensor nor a number.
     """
     if isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0:
-        return value.detach()
+        return value.detach().clone()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return torch.tensor(float(value), dtype=torch.float64)
     what = f"a tensor of {value.dtype} and shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -11,17 +11,19 @@ from typing import Any
 
 from torch import Tensor
 
+from mcmcopt.chain.support import Support
+
 OBJECTS = ("prior", "moves", "blocks")
 """Group settings that are objects: saved as their `repr`, kept on load, compared."""
 
 OWN = "lam_schedule"
-"""A setting that is neither saved nor replaced on load."""
+"""A setting that is saved as None (flattened distributed state dicts ask for every key) and kept on load."""
 
 
 def portable(state_dict: dict[str, Any]) -> dict[str, Any]:
     """Return a state dict of tensors (copied), numbers and strings only."""
     groups = [
-        {key: repr(value) if key in OBJECTS else value for key, value in group.items() if key != OWN}
+        {key: repr(value) if key in OBJECTS else None if key == OWN else value for key, value in group.items()}
         for group in state_dict["param_groups"]
     ]
     state = {
@@ -32,8 +34,11 @@ def portable(state_dict: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_same_chain(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
-    """Raise ValueError, naming both, if saved groups were made with another prior, other moves or other blocks."""
-    for number, (group, other) in enumerate(zip(groups, saved, strict=False)):
+    """Raise ValueError, naming both, if saved groups differ in their sizes, prior, moves or blocks."""
+    sizes, others = ([len(group["params"]) for group in each] for each in (groups, saved))
+    if sizes != others:
+        raise ValueError(f"the saved state has parameter groups of sizes {others}, this optimizer of sizes {sizes}")
+    for number, (group, other) in enumerate(zip(groups, saved, strict=True)):
         for key in OBJECTS:
             if repr(group[key]) != other.get(key):
                 raise ValueError(
@@ -50,7 +55,7 @@ def exact_state(
     A frozen parameter that the saved state lacks (distributed checkpoints leave those out) keeps its present state.
 
     Raises:
-        ValueError: if tensors are missing or of the wrong shape.
+        ValueError: if tensors are missing, of the wrong shape, or no set of active blocks.
     """
     keys = [key for group in saved["param_groups"] for key in group["params"]]
     params = [param for group in groups for param in group["params"]]
@@ -70,4 +75,6 @@ def exact_state(
                     f"{tensor.dtype} and shape {tuple(tensor.shape)}"
                 )
             restored[param][name] = value.detach().to("cpu", tensor.dtype, copy=True)
+        if "order" in present:
+            Support(restored[param]["order"], restored[param]["active"])  # raises here, before anything is changed
     return restored

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -90,6 +90,8 @@ class GreedyMCMC(Optimizer):
             raise ValueError(f'rule must be "metropolis" or "improve", got {rule!r}')
         if isinstance(n_proposals, bool) or not isinstance(n_proposals, int) or n_proposals < 1:
             raise ValueError(f"n_proposals must be an integer of at least 1, got {n_proposals!r}")
+        if grad is not None and not isinstance(grad, bool):
+            raise ValueError(f"grad must be True, False or None, got {grad!r}")
         self.n_proposals = n_proposals
         self.rule: Rule = rule
         self.grad = grad
@@ -115,7 +117,8 @@ class GreedyMCMC(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its parameters join the chain at its present step."""
-        super().add_param_group(param_group)
+        copied = dict(param_group) if isinstance(param_group, dict) else param_group  # the caller may use it again
+        super().add_param_group(copied)
         group = self.param_groups[-1]
         try:
             group.update({key: self.param_groups[0][key] for key in ("seed", "step", "proposal")})
@@ -125,6 +128,8 @@ class GreedyMCMC(Optimizer):
             self._bind()
         except BaseException:
             self.param_groups.pop()
+            for param in group["params"]:
+                self.state.pop(param, None)
             raise
 
     def mask(self, param: Tensor) -> Tensor:
@@ -217,7 +222,8 @@ class GreedyMCMC(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         restored = self.__dict__.get("_restored")
         if restored is not None:  # called by load_state_dict, with the casts that `restored` replaces
-            own = [{key: group[key] for key in self.defaults | {checkpoint.OWN: None}} for group in self.param_groups]
+            keys = [*self.defaults, checkpoint.OWN]  # torch adds a default that is in no group
+            own = [{key: group[key] for key in keys if key in group} for group in self.param_groups]
             groups = [
                 {**kept, **loaded, **{key: kept[key] for key in (*checkpoint.OBJECTS, checkpoint.OWN)}}
                 for kept, loaded in zip(own, state["param_groups"], strict=True)
@@ -229,9 +235,13 @@ class GreedyMCMC(Optimizer):
     def _bind(self) -> None:
         """Build the chain's objects over the groups and the state tensors, which they share."""
         self._streams = Streams(self.param_groups[0]["seed"])
-        self._kernels = {}
-        for number, group in enumerate(self.param_groups):
-            self._kernels.update(setup.bind_group(number, group, self.state))
+        bound = [setup.bind_group(number, group, self.state) for number, group in enumerate(self.param_groups)]
+        self._kernels = {param: kernel for kernels in bound for param, kernel in kernels.items()}
+        taken = Counter(layer.name for layer in self._layers())
+        for number, kernels in enumerate(bound):
+            for kernel in kernels.values():
+                if taken[kernel.layer.name] > 1:  # two models in two groups
+                    kernel.layer.name = f"{number}.{kernel.layer.name}"
 
     def _layers(self) -> list[Layer]:
         return [kernel.layer for kernel in self._kernels.values()]
@@ -286,7 +296,7 @@ class GreedyMCMC(Optimizer):
             warnings.warn(
                 f"lam={lam:g} times the rounding of a {loss.dtype} loss of {mean:.3g} is {error:.2g}: decisions are "
                 "blurred by that much in log units. Return one loss per sample (reduction='none'), or a wider dtype",
-                stacklevel=4,
+                stacklevel=5,  # past torch's two wrappers of step
             )
 
     def _report(self, loss: float, turns: Sequence[Turn], sweep: Sweep) -> StepInfo:

@@ -7,7 +7,7 @@ and plain numbers of the groups; the objects built here only look at it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,8 +27,8 @@ from mcmcopt.chain.support import Support
 
 def default_moves(prior: Prior) -> tuple[Move, ...]:
     """Return random walks of one and of several weights; under an inclusion prior also births, deaths and swaps."""
-    walks: tuple[Move, ...] = (RandomWalk(k=1), RandomWalk(k=8))
-    return walks if prior.inclusion is None else (*walks, BirthDeath(), Swap())
+    walks: tuple[Move, ...] = (RandomWalk(k=1), RandomWalk(k=4), RandomWalk(k=16))
+    return walks if prior.inclusion is None else (*walks, BirthDeath(weight=3.0), Swap())
 
 
 def check_group(group: dict[str, Any]) -> None:
@@ -39,8 +39,12 @@ def check_group(group: dict[str, Any]) -> None:
     """
     group["lam_schedule"] = group["lam"] if callable(group["lam"]) else None
     update_lam(group)
+    lr = group["lr"]
+    group["lr"] = lr if isinstance(lr, Tensor) else non_negative("lr", lr)
     non_negative("lr", float(group["lr"]))
-    non_negative("selection_weight", group["selection_weight"])
+    group["selection_weight"] = non_negative("selection_weight", group["selection_weight"])
+    if not isinstance(group["adapt"], bool):
+        raise ValueError(f"adapt must be True or False, got {group['adapt']!r}")
     group["prior"] = Gaussian(1.0) if group["prior"] is None else group["prior"]
     prior = group["prior"]
     if not isinstance(getattr(prior, "slab", None), Slab) or not isinstance(
@@ -48,7 +52,7 @@ def check_group(group: dict[str, Any]) -> None:
     ):
         raise TypeError(f"prior must be a slab such as Gaussian(1.0), or a SpikeSlab, got {prior!r}")
     moves = default_moves(prior) if group["moves"] is None else group["moves"]
-    moves = (moves,) if isinstance(moves, Move) else tuple(moves)
+    moves = tuple(moves) if isinstance(moves, Iterable) and not isinstance(moves, str) else (moves,)
     for move in moves:
         if not isinstance(move, Move):
             raise TypeError(f"moves must be moves such as RandomWalk(k=8) or BirthDeath(), got {move!r}")
@@ -66,9 +70,7 @@ def check_group(group: dict[str, Any]) -> None:
 def update_lam(group: dict[str, Any]) -> None:
     """Set the group's λ for its present step and check it."""
     schedule = group["lam_schedule"]
-    if schedule is not None:
-        group["lam"] = schedule(group["step"])
-    group["lam"] = non_negative("lam", group["lam"])
+    group["lam"] = non_negative("lam", group["lam"] if schedule is None else schedule(group["step"]))
 
 
 def initial_states(group: dict[str, Any], init: str, streams: Streams, first: int) -> dict[Tensor, dict[str, Tensor]]:

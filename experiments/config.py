@@ -1,0 +1,185 @@
+"""The configuration: its schema, which catches a wrong key or type when it is composed, and what is made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+ALLOWED = ("mcmcopt", "torch.optim", "experiments")
+"""Modules that a `_target_` may come from."""
+
+WITHOUT_EFFECT = ("out", "progress")
+"""Keys that change nothing in a run's results; all others enter its hash."""
+
+
+@dataclass
+class Train:
+    """How long an optimizer trains, on what batches."""
+
+    epochs: int = MISSING  # passes over the training data; with the full batch, one step each
+    batch_size: int | None = None  # null: the full batch
+    eval_every: int = 1  # epochs between two rows of metrics.csv
+    prune_density: float | None = None  # share of weights kept by magnitude after `epochs`; null: no pruning
+    prune_scope: str = "layer"  # or "global": where that share is counted
+    finetune_epochs: int = 0  # epochs after pruning, with the zeros held
+
+
+@dataclass
+class GreedyMCMC:
+    """Arguments of mcmcopt.GreedyMCMC."""
+
+    _target_: str = "mcmcopt.GreedyMCMC"
+    lam: Any = MISSING  # a number, or a schedule with a _target_
+    n_proposals: int = 200
+    prior: Any = None
+    moves: Any = None
+    blocks: Any = "scalar"
+    lr: float = 1.0
+    selection_weight: float = 1.0
+    init: str = "dense"
+    rule: str = "metropolis"
+    adapt: bool = True
+    seed: int = 0
+
+
+@dataclass
+class SGD:
+    """Arguments of torch.optim.SGD."""
+
+    _target_: str = "torch.optim.SGD"
+    lr: float = MISSING
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+
+
+@dataclass
+class Adam:
+    """Arguments of torch.optim.Adam."""
+
+    _target_: str = "torch.optim.Adam"
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+
+@dataclass
+class MLP:
+    """Arguments of experiments.models.mlp."""
+
+    _target_: str = "experiments.models.mlp"
+    sizes: list[int] = field(default_factory=lambda: [64, 32, 10])
+
+
+@dataclass
+class Digits:
+    """Arguments of experiments.data.digits, and the name of the folder."""
+
+    _target_: str = "experiments.data.digits"
+    name: str = "digits"
+    n_train: int = 1200
+    n_validation: int = 197
+    n_test: int = 400
+    stratified: bool = True
+
+
+@dataclass
+class Progress:
+    """What a run says and saves while it works; nothing here changes its results."""
+
+    seconds: float = 5.0  # between two plain lines, where there is no terminal
+    checkpoint_seconds: float = 30.0
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    name: str = MISSING  # of the method, in folders, tables and figures
+    seed: int = 0  # of the split, the initial weights, the order of batches and the chain
+    out: str = "outputs"  # where run folders go
+    threads: int = 1
+    train: Train = field(default_factory=Train)
+    progress: Progress = field(default_factory=Progress)
+    optimizer: Any = MISSING
+    model: Any = MISSING
+    data: Any = MISSING
+
+
+def register() -> None:
+    """Put the schemas where the files of conf/ find them."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, node in (("greedy_mcmc", GreedyMCMC), ("sgd", SGD), ("adam", Adam)):
+        store.store(group="schema/optimizer", name=name, node=node)
+    store.store(group="schema/model", name="mlp", node=MLP)
+    store.store(group="schema/data", name="digits", node=Digits)
+
+
+register()
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Return the configuration as plain containers with all interpolations replaced.
+
+    Raises:
+        omegaconf.MissingMandatoryValue: naming the key that has no value.
+    """
+    container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)  # noqa: S101 -- the root of a configuration is a mapping
+    return {str(key): value for key, value in container.items()}
+
+
+def long_hash(config: dict[str, Any], without: tuple[str, ...] = WITHOUT_EFFECT) -> str:
+    """Return the SHA-256 of a resolved configuration, some top-level keys left out."""
+    kept = {key: value for key, value in config.items() if key not in without}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def group_hash(config: dict[str, Any]) -> str:
+    """Return the hash that runs share which differ in the seed only, also where the optimizer repeats it."""
+    own = {**config, "optimizer": {k: v for k, v in config["optimizer"].items() if k != "seed"}}
+    return long_hash(own, (*WITHOUT_EFFECT, "seed"))
+
+
+def folder(config: dict[str, Any]) -> Path:
+    """Return a run's folder: out/data/name/seed-N-hash."""
+    return (
+        Path(config["out"]) / config["data"]["name"] / config["name"] / f"seed-{config['seed']}-{long_hash(config)[:6]}"
+    )
+
+
+def build(node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what a node's `_target_` makes of its other keys, which reach it as plain Python containers.
+
+    Raises:
+        ValueError: if a `_target_` in the node, at any depth, does not belong to one of the allowed modules.
+    """
+    from hydra.utils import get_object, instantiate
+
+    for target in _targets(node):
+        if not target.startswith(tuple(f"{module}." for module in ALLOWED)):
+            raise ValueError(f"_target_ must start with one of {', '.join(ALLOWED)}, got {target!r}")
+        # `experiments.data.os.system` would pass the test on the name: where the object comes from is what counts
+        home = getattr(get_object(target), "__module__", "")
+        if not f"{home}.".startswith(tuple(f"{module}." for module in ALLOWED)):
+            raise ValueError(f"_target_ must be defined in one of {', '.join(ALLOWED)}, {target!r} is from {home!r}")
+    return instantiate(node, *args, _convert_="all", **kwargs)
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _targets(value)

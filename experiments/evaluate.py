@@ -1,0 +1,33 @@
+"""What a model is worth on one part of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from experiments.data import Split
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy as a share, and mean cross-entropy in nats."""
+
+    accuracy: float
+    loss: float
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, batch: int = 4096) -> Score:
+    """Return a model's accuracy and loss on a part of the data, in eval mode; the mode is put back."""
+    training = model.training
+    model.eval()
+    correct, loss = 0, 0.0
+    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
+        logits = model(x)
+        correct += int((logits.argmax(1) == y).sum())
+        loss += float(cross_entropy(logits, y, reduction="none").double().sum())
+    model.train(training)
+    return Score(correct / len(split), loss / len(split))

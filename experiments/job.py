@@ -1,0 +1,285 @@
+"""One run from configuration to summary: skipped if done, resumed if begun, recorded if it fails."""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from experiments import record
+from experiments.config import build, folder, group_hash, long_hash, resolved
+from experiments.data import Batches, Data
+from experiments.evaluate import evaluate
+from experiments.terminal import Reporter, closing_table, say
+from experiments.train import Training
+from mcmcopt.sparsity import Criterion, Magnitude, Random, count, nonzero, resistance_curve
+
+SPARSITIES = tuple(i / 10 for i in range(1, 10)) + tuple(i / 100 for i in range(91, 100))
+
+
+class InterruptedRunError(Exception):
+    """A run was stopped from outside; its checkpoint is written."""
+
+
+@dataclass
+class Stop:
+    """Whether the user has asked the run to stop; looked at between steps, so that no step is cut in two."""
+
+    asked: bool = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt  # asked twice: at once
+        self.asked = True
+        say("stopping after this step; once more to stop at once without a new checkpoint", error=True)
+
+
+def run(cfg: DictConfig, overrides: Sequence[str] = (), stop: Stop | None = None) -> Path:
+    """Make, resume or skip the run that a configuration describes, and return its folder.
+
+    Raises:
+        InterruptedRunError: if it was asked to stop.
+        FolderBusyError: if another process is at the same run.
+    """
+    config = resolved(cfg)
+    path = folder(config)
+    label = f"{config['data']['name']} / {config['name']} / seed {config['seed']}"
+    with record.locked(path):
+        status = record.read_json(path / "status.json") or {}
+        before = path / ".hydra" / "config.yaml"
+        if before.exists() and long_hash(resolved(OmegaConf.load(before))) != long_hash(config):
+            raise ValueError(f"{path} holds a run of another configuration, see {before}: choose another out=…")
+        if status.get("status") == "ok":
+            say(f"{label}: done before, in {path}")
+            Reporter(label, 1, 0).console.print(closing_table(record.read_json(path / "summary.json")))
+            return path
+        (path / ".hydra").mkdir(exist_ok=True)
+        record.write_text(path / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        record.write_text(path / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(list(overrides)))
+        record.write_json(path / "env.json", record.environment(config["threads"]))
+        _write_status(path, config, "running")
+        try:
+            with stopped_by_signal(stop or Stop()) as stop, threads(config["threads"]):
+                summary = _work(config, path, label, stop)
+        except (InterruptedRunError, KeyboardInterrupt) as error:
+            _write_status(path, config, "interrupted")
+            say(f"{label}: interrupted; the same command resumes it. Folder: {path}", error=True)
+            raise error if isinstance(error, InterruptedRunError) else InterruptedRunError(label) from error
+        except Exception as error:
+            _write_status(path, config, "failed", traceback.format_exc())
+            say(
+                f"{label}: failed with {type(error).__name__}: {error}\n  traceback: {path / 'status.json'}", error=True
+            )
+            raise
+        _write_status(path, config, "ok")
+        Reporter(label, 1, 0).console.print(closing_table(summary))
+        say(f"written to {path}")
+        if stop.asked:  # too late for this run, not for a sweep
+            raise InterruptedRunError(label)
+    return path
+
+
+def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[str, Any]:
+    data: Data = build({k: v for k, v in config["data"].items() if k != "name"}, seed=config["seed"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        model: nn.Module = build(config["model"])
+    settings = config["train"]
+    training = Training(
+        model,
+        build(config["optimizer"], list(model.named_parameters())),
+        data.train,
+        Batches(len(data.train), settings["batch_size"], config["seed"]),
+        settings["epochs"],
+        settings["prune_density"],
+        settings["prune_scope"],
+        settings["finetune_epochs"],
+    )
+    kept = {"metrics": 0, "layers": 0}
+    if (path / "checkpoint.pt").exists():
+        state = torch.load(path / "checkpoint.pt", weights_only=True)
+        training.load_state_dict(state["training"])
+        kept = state["rows"]
+        say(f"{label}: resumed at step {training.counters.step}")
+    metrics = record.Table(path / "metrics.csv", record.METRICS, kept["metrics"])
+    layers = record.Table(path / "layers.csv", record.LAYERS, kept["layers"])
+
+    def checkpoint() -> None:
+        rows = {"metrics": metrics.rows, "layers": layers.rows}
+        record.save(path / "checkpoint.pt", {"training": training.state_dict(), "rows": rows})
+
+    total = training.total_epochs * training.batches.per_epoch
+    every, saved = settings["eval_every"], time.monotonic()
+    if every < 1:
+        raise ValueError(f"train.eval_every must be at least 1, got {every}")
+    with Reporter(label, total, config["progress"]["seconds"]) as reporter:
+        row = _metrics(training, data)
+        if not metrics.rows:
+            metrics.add(row)
+        for epoch_done in training.run():
+            epoch = training.counters.epoch
+            if epoch_done and (epoch % every == 0 or epoch in (training.epochs, training.total_epochs)):
+                row = _metrics(training, data)
+                metrics.add(row)
+                layers.add(*training.layer_rows())
+            asked = stop.asked  # once: a signal between two looks would stop the run without its checkpoint
+            if asked or time.monotonic() - saved > config["progress"]["checkpoint_seconds"]:
+                checkpoint()
+                saved = time.monotonic()
+            if asked:
+                raise InterruptedRunError(label)
+            reporter.update(
+                training.counters.step,
+                f"loss {row['loss']:.4f}, validation {100 * row['validation_accuracy']:.1f} % at step {row['step']}",
+            )
+    checkpoint()
+    curve = _resistance(model, data, config["seed"])
+    record.write_csv(path / "resistance.csv", record.RESISTANCE, curve)
+    summary = _summary(config, training, data, curve, path)
+    record.write_json(path / "summary.json", summary)
+    return summary
+
+
+def _metrics(training: Training, data: Data) -> dict[str, Any]:
+    train, validation = evaluate(training.model, data.train), evaluate(training.model, data.validation)
+    info = None if training.chain is None else training.chain.info
+    counters = training.counters
+    return {
+        "step": counters.step,
+        "epoch": counters.epoch,
+        "loss": train.loss,
+        "log_target": None if info is None else info.log_target,
+        "train_accuracy": train.accuracy,
+        "validation_accuracy": validation.accuracy,
+        "validation_loss": validation.loss,
+        "proposals": counters.proposals,
+        "accepted": counters.accepted,
+        "share_active": nonzero(training.model) / count(training.model),
+        "evaluations": counters.evaluations,
+        "gradients": counters.gradients,
+        "samples": counters.samples,
+        "seconds": round(counters.seconds, 4),
+    }
+
+
+def _resistance(model: nn.Module, data: Data, seed: int) -> list[dict[str, Any]]:
+    """Return the rows of resistance.csv: pruning by layer, by magnitude and at random, of all and of the rest."""
+    criteria: tuple[Criterion, ...] = (Magnitude(), Random(seed))
+    rows = []
+    for criterion in criteria:
+        for remaining in (False, True):
+            for point in resistance_curve(
+                model,
+                lambda pruned: (evaluate(pruned, data.validation), evaluate(pruned, data.test)),
+                criterion,
+                "layer",
+                (0.0, *SPARSITIES),
+                remaining,
+            ):
+                validation, test = point.outcome
+                rows.append(
+                    {
+                        "criterion": point.criterion,
+                        "scope": point.scope,
+                        "basis": point.basis,
+                        "requested": point.requested,
+                        "reached": point.reached,
+                        "weights_kept": point.weights_kept,
+                        "validation_accuracy": validation.accuracy,
+                        "test_accuracy": test.accuracy,
+                        "test_loss": test.loss,
+                    }
+                )
+    return rows
+
+
+def _summary(
+    config: dict[str, Any], training: Training, data: Data, curve: list[dict[str, Any]], path: Path
+) -> dict[str, Any]:
+    scores = {name: evaluate(training.model, getattr(data, name)) for name in ("train", "validation", "test")}
+    at_90 = {
+        row["basis"]: row["test_accuracy"]
+        for row in curve
+        if row["criterion"] == "magnitude" and row["requested"] == 0.9
+    }
+    c = training.counters
+    return {
+        "data": config["data"]["name"],
+        "name": config["name"],
+        "seed": config["seed"],
+        "hash": long_hash(config),
+        "group": group_hash(config),
+        **{f"{name}_accuracy": score.accuracy for name, score in scores.items()},
+        **{f"{name}_loss": score.loss for name, score in scores.items()},
+        "weights": count(training.model),
+        "parameters": count(training.model, weights_only=False),
+        "weights_kept": nonzero(training.model),
+        "share_active": nonzero(training.model) / count(training.model),
+        "test_accuracy_at_90": at_90["all"],
+        "points_lost_at_90": 100 * (scores["test"].accuracy - at_90["all"]),
+        "test_accuracy_at_90_remaining": at_90["remaining"],
+        "points_lost_at_90_remaining": 100 * (scores["test"].accuracy - at_90["remaining"]),
+        "acceptance": _acceptance(path / "layers.csv"),
+        "steps": c.step,
+        "epochs": c.epoch,
+        "evaluations": c.evaluations,
+        "gradients": c.gradients,
+        "samples": c.samples,
+        "proposals": c.proposals,
+        "accepted": c.accepted,
+        "seconds": c.seconds,
+        "joules": None,
+    }
+
+
+def _acceptance(path: Path) -> dict[str, dict[str, float]]:
+    """Return accepted/proposed over the whole run by layer and move."""
+    sums: dict[str, dict[str, list[int]]] = {}
+    for row in record.read_csv(path):
+        if row["move"]:
+            total = sums.setdefault(row["layer"], {}).setdefault(row["move"], [0, 0])
+            total[0] += int(row["accepted"])
+            total[1] += int(row["proposed"])
+    return {layer: {move: a / n for move, (a, n) in moves.items()} for layer, moves in sums.items()}
+
+
+def _write_status(path: Path, config: dict[str, Any], status: str, trace: str | None = None) -> None:
+    record.write_json(path / "status.json", {"status": status, "hash": long_hash(config), "traceback": trace})
+
+
+@contextmanager
+def stopped_by_signal(stop: Stop) -> Iterator[Stop]:
+    """Let Ctrl-C and SIGTERM ask a run to stop; elsewhere than in the main thread, signals stay as they are."""
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Give torch a number of threads for the time of a block."""
+    if number < 1:
+        raise ValueError(f"threads must be at least 1, got {number}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,77 @@
+"""What a run says: progress while it works, a table when it is done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class Reporter:
+    """Progress of one run: a bar on a terminal, elsewhere one plain line every few seconds.
+
+    Args:
+        label: of the run.
+        total: number of steps.
+        seconds: between two plain lines; the first comes after the first step.
+    """
+
+    def __init__(self, label: str, total: int, seconds: float) -> None:
+        self.label, self.total, self.seconds = label, total, seconds
+        self.console = Console()
+        self._next = 0.0
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Reporter:
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=self.total, state="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, state: str) -> None:
+        """Tell that a step is done; `state` is what to show beside it."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, state=state)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + self.seconds
+            say(f"{self.label}: step {step}/{self.total}, {state}")
+
+
+def say(line: str, error: bool = False) -> None:
+    """Print one plain line at once."""
+    print(line, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def closing_table(summary: dict[str, Any]) -> Table:
+    """Return the table that ends a run."""
+    table = Table(title=f"{summary['data']} / {summary['name']} / seed {summary['seed']}", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    accuracies = " / ".join(f"{100 * summary[f'{part}_accuracy']:.2f}" for part in ("train", "validation", "test"))
+    table.add_row("accuracy, %: train / validation / test", accuracies)
+    table.add_row("weights kept", f"{summary['weights_kept']:,} of {summary['weights']:,}")
+    table.add_row(
+        "test accuracy at 90 % pruned, %",
+        f"{100 * summary['test_accuracy_at_90']:.2f} ({-summary['points_lost_at_90']:+.2f} points)",
+    )
+    table.add_row(
+        "the same, 90 % of the remaining weights",
+        f"{100 * summary['test_accuracy_at_90_remaining']:.2f} ({-summary['points_lost_at_90_remaining']:+.2f} points)",
+    )
+    for layer, moves in summary["acceptance"].items():
+        table.add_row(f"acceptance, {layer}", ", ".join(f"{move} {100 * rate:.0f} %" for move, rate in moves.items()))
+    table.add_row("loss evaluations (gradients)", f"{summary['evaluations']:,} ({summary['gradients']:,})")
+    table.add_row("seconds of training", f"{summary['seconds']:.1f}")
+    table.add_row("joules", "not measured" if summary["joules"] is None else f"{summary['joules']:.0f}")
+    return table

@@ -1,0 +1,32 @@
+"""Geometric annealing of λ."""
+
+import math
+
+import pytest
+
+from mcmcopt.chain.schedule import GeometricAnnealing
+
+
+def test_it_starts_ends_and_multiplies_by_the_same_factor_each_step():
+    schedule = GeometricAnnealing(10.0, 1000.0, 4)
+    assert [schedule(t) for t in range(7)] == pytest.approx([10, 10**1.5, 100, 10**2.5, 1000, 1000, 1000])
+    assert GeometricAnnealing(8, 2, 2)(1) == pytest.approx(4)
+
+
+def test_its_repr_says_how_to_make_it_again():
+    assert repr(GeometricAnnealing(10, 1e3, 4)) == "GeometricAnnealing(start=10.0, end=1000.0, steps=4)"
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "x", True, None])
+def test_bad_temperatures_are_refused_by_name_and_value(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be a positive") as caught:
+        GeometricAnnealing(**({"start": 1.0, "end": 2.0, "steps": 3} | {name: value}))
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, "x", True, None])
+def test_bad_numbers_of_steps_are_refused(steps):
+    with pytest.raises(ValueError, match=r"^steps must be an integer of at least 1") as caught:
+        GeometricAnnealing(1.0, 2.0, steps)
+    assert repr(steps) in str(caught.value)

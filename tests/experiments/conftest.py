@@ -1,0 +1,34 @@
+"""Runs of two steps, composed as the command line composes them."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments import config as _schemas  # noqa: F401 -- registers them
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+SHORT = {
+    "mcmc": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1"),
+    "mcmc_dense": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1"),
+    "sgd": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),
+    "adam": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),
+    "sgd_pruned": ("train.epochs=1", "train.finetune_epochs=2", "train.batch_size=600", "train.eval_every=1"),
+}
+
+
+@pytest.fixture
+def short(tmp_path):
+    """Return a function that composes a short run of an optimizer, its folder under tmp_path."""
+
+    def make(optimizer, *overrides):
+        return composed(f"optimizer={optimizer}", f"out={tmp_path}", *SHORT[optimizer], *overrides)
+
+    return make

@@ -1,0 +1,98 @@
+"""Composition catches mistakes; targets from elsewhere are refused; folders are made of content."""
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import MissingMandatoryValue
+
+from experiments.config import build, folder, group_hash, resolved
+
+from .conftest import ROOT, SHORT, composed
+
+
+def test_every_optimizer_file_is_tested():
+    assert {path.stem for path in (ROOT / "conf" / "optimizer").glob("*.yaml")} == set(SHORT)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("optimizer.lamm=3", "lamm"),
+        ("train.epoch=3", "epoch"),
+        ("optimiser.lam=3", "optimiser"),
+        ("model.size=[3]", "size"),
+        ("train.epochs=many", "many"),
+        ("optimizer.n_proposals=1.5", "1.5"),
+        ("seed=zero", "zero"),
+        ("model.sizes=[64,wide]", "wide"),
+        ("data.stratified=perhaps", "perhaps"),
+    ],
+)
+def test_wrong_key_or_type_is_named(override, named):
+    with pytest.raises(ConfigCompositionException) as caught:
+        composed(override)
+    assert named in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_unknown_option_names_the_known_ones():
+    with pytest.raises(MissingConfigException, match="sgd_pruned"):
+        composed("optimizer=sgdd")
+
+
+def test_missing_value_is_named():
+    cfg = composed()
+    cfg.train.epochs = "???"
+    with pytest.raises(MissingMandatoryValue, match="epochs"):
+        resolved(cfg)
+
+
+def test_interpolations():
+    config = resolved(composed("data.n_train=1000", "seed=3"))
+    assert (config["optimizer"]["lam"], config["optimizer"]["seed"]) == (1000, 3)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "experiments.record.subprocess.run",
+        "mcmcopt_evil.f",
+        "torch.load",
+        "hydra.utils.call",
+    ],
+)
+def test_other_targets_are_refused_at_any_depth(target):
+    for node in ({"_target_": target}, {"_target_": "mcmcopt.SpikeSlab", "p": 0.5, "slab": [{"_target_": target}]}):
+        with pytest.raises(ValueError, match="_target_ must"):
+            build(node)
+
+
+def test_the_library_sees_plain_containers():
+    import torch
+
+    from mcmcopt import GreedyMCMC, RandomWalk
+
+    node = resolved(composed("optimizer.moves=[{_target_: mcmcopt.RandomWalk, k: 2}]", "optimizer.blocks=[2,2]"))[
+        "optimizer"
+    ]
+    chain = build(node, list(torch.nn.Linear(4, 4).named_parameters()))
+    assert isinstance(chain, GreedyMCMC)
+    assert type(chain.param_groups[0]["blocks"]) is tuple
+    assert isinstance(chain.param_groups[0]["moves"][0], RandomWalk)
+    lam = resolved(composed("optimizer.lam={_target_: mcmcopt.GeometricAnnealing, start: 1.0, end: 2.0, steps: 4}"))
+    assert build(lam["optimizer"], [torch.ones(2, 2)]).param_groups[0]["lam"] == 1.0
+
+
+def test_folder_depends_on_what_matters():
+    base = resolved(composed("out=a"))
+    assert folder(base) == Path("a/digits/mcmc") / folder(base).name
+    assert folder(base).name.startswith("seed-0-")
+    same = resolved(composed("out=b", "progress.seconds=1"))
+    assert folder(same).name == folder(base).name
+    other = resolved(composed("out=a", "optimizer.lam=7"))
+    assert folder(other) != folder(base)
+    seed = resolved(composed("out=a", "seed=1"))
+    assert folder(seed).name[:7] == "seed-1-"
+    assert group_hash(seed) == group_hash(base) != group_hash(other)
