@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 from mcmcopt import GreedyMCMC, RandomWalk, SpikeSlab
 
@@ -57,7 +57,7 @@ def main() -> None:
     y = torch.randint(10, (SAMPLES,), generator=generator)
 
     def scorer(model: nn.Module) -> Callable[[], Tensor]:
-        return lambda: F.cross_entropy(model(x), y, reduction="none")
+        return lambda: cross_entropy(model(x), y, reduction="none")
 
     n = arguments.proposals
     print(f"digits MLP 64-32-10, {SAMPLES} samples, losses per sample, 1 thread, {arguments.rounds} rounds of {n}")

@@ -59,9 +59,9 @@ def _validation_accuracy(run: Any, at: float) -> float:
     if at == 0:
         return float(run.metrics["validation_accuracy"][-1])
     for row in run.resistance:
-        if (row["criterion"], row["scope"], row["basis"]) == ("magnitude", "layer", "all"):
-            if float(row["requested"]) == at:
-                return float(row["validation_accuracy"])
+        kind = (row["criterion"], row["scope"], row["basis"])
+        if kind == ("magnitude", "layer", "all") and float(row["requested"]) == at:
+            return float(row["validation_accuracy"])
     raise ValueError(f"--at {at}: {run.folder} has no pruning to that share in its resistance.csv")
 
 

@@ -47,6 +47,7 @@ class GreedyMCMC:
     rule: str = "metropolis"
     adapt: bool = True
     seed: int = 0
+    groups: Any = None  # by a regular expression at the start of parameters' names: settings of their own
 
 
 @dataclass

@@ -20,6 +20,7 @@ from experiments import record
 from experiments.config import build, folder, group_hash, long_hash, resolved
 from experiments.data import Batches, Data
 from experiments.evaluate import evaluate
+from experiments.optimizers import make_optimizer
 from experiments.terminal import Reporter, closing_table, say
 from experiments.train import Training
 from mcmcopt.sparsity import Criterion, Magnitude, Random, count, nonzero, resistance_curve
@@ -97,7 +98,7 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[st
     settings = config["train"]
     training = Training(
         model,
-        build(config["optimizer"], list(model.named_parameters())),
+        make_optimizer(config["optimizer"], model),
         data.train,
         Batches(len(data.train), settings["batch_size"], config["seed"]),
         settings["epochs"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -144,12 +144,14 @@ def proposals(steps: int = 250) -> Verdict:
     """Which move, which block and which value: each as stated, by chi-square and KS; p > 1e-3 after Bonferroni."""
     rng = np.random.default_rng(0)
     p = {}
+    ages: dict[str, list[float]] = {"born": [], "died": []}
     for name, records in _records(steps, lam=0.0).items():
         case = CASES[name]
         size = len(case.partition)
         labels: dict[int, list[str | None]] = defaultdict(list)
         uniforms: dict[str, list[float]] = defaultdict(list)
-        for r in records:
+        changed_at = dict.fromkeys(range(size), -1)  # a choice must not depend on when a block last changed sides
+        for time, r in enumerate(records):
             before = case.active(r.before)
             labels[len(before)].append(r.label)
             if r.label is None:
@@ -169,22 +171,30 @@ def proposals(steps: int = 250) -> Verdict:
             else:
                 after = case.active(r.proposed)
                 for b in set(after) - set(before):
-                    uniforms["born"].append(_position(b, [c for c in range(size) if c not in before], rng))
+                    inactive = [c for c in range(size) if c not in before]
+                    uniforms["born"].append(_position(b, inactive, rng))
+                    ages["born"].append(_position(b, inactive, rng, changed_at))
                     law = next(m for m in case.moves if r.label in m.labels).density
                     family = {"normal": "gaussian"}.get(law, law)
                     cdf = Density(family, case.scale).law().cdf
                     uniforms[f"{r.label} value"] += cdf(r.proposed[case.partition[b]]).tolist()
                 for b in set(before) - set(after):
                     uniforms["died"].append(_position(b, before, rng))
+                    ages["died"].append(_position(b, before, rng, changed_at))
+            changed_at.update(dict.fromkeys(set(before) ^ set(case.active(r.kept)), time))
         for k, seen in labels.items():
             p[f"{name} moves at k={k}"] = _label_test(case, k, seen)
         for what, values in uniforms.items():
             p[f"{name} {what}"] = float(stats.kstest(values, "uniform").pvalue)
+    p |= {f"age of the {what}": float(stats.kstest(values, "uniform").pvalue) for what, values in ages.items()}
     return _bonferroni(p)
 
 
-def _position(chosen: int, among: Sequence[int], rng: np.random.Generator) -> float:
-    return (sorted(among).index(chosen) + rng.random()) / len(among)
+def _position(
+    chosen: int, among: Sequence[int], rng: np.random.Generator, age: Mapping[int, int] | None = None
+) -> float:
+    order = sorted(among, key=lambda b: (age[b] if age else 0, b))
+    return (order.index(chosen) + rng.random()) / len(among)
 
 
 def _noise(case: Case, label: str) -> stats.rv_continuous:
@@ -245,7 +255,7 @@ def binary_proposals(k: int) -> Array:
     return np.array([[(bin(i ^ j).count("1") == k) / math.comb(3, k) for j in range(8)] for i in range(8)])
 
 
-def transitions_binary(steps: int = 3000, n_proposals: int = 3) -> Verdict:
+def transitions_binary(steps: int = 3000, n_proposals: int = 5) -> Verdict:
     """Empirical n-proposal transitions of 3 binary weights within 7 standard errors of the enumerated P^n."""
     lam = 5.0
     states, log_target, loss = binary_target(lam)
@@ -399,11 +409,19 @@ def prior_recovery(name: str | Case, steps: int = 600, n_proposals: int = 20) ->
 
 def prior_recovery_pooled(steps: int = 600, n_proposals: int = 25) -> Verdict:
     """per="group": k over two layers follows the pooled law, spread uniformly; the bias follows the slab."""
-    pattern, density = Pattern("alquier_lounici", 0.8), LAPLACE
+    pattern, density = Pattern("beta_binomial", 1.5, 1.5), GAUSSIAN
     params = [nn.Parameter(torch.ones(s, dtype=torch.float64)) for s in ((1, 3), (2,), (2, 1))]
     prior = mcmcopt.SpikeSlab(inclusion=inclusion(pattern), slab=slab(density), per="group")
     optimizer = mcmcopt.GreedyMCMC(
-        params, 0.0, prior=prior, moves=[BD, WALK], lr=0.8, adapt=False, n_proposals=n_proposals, grad=False, seed=5
+        params,
+        0.0,
+        prior=prior,
+        moves=[Toggle(), Swap(), WALK],
+        lr=0.9,
+        adapt=False,
+        n_proposals=n_proposals,
+        grad=False,
+        seed=5,
     )
     trace = np.empty((steps, 7))
     for row in trace:
@@ -441,7 +459,7 @@ INVARIANCE = {
 }
 
 
-def invariance(name: str, first: int = 150, alpha: float = 1e-5, rounds: int = 7, growth: int = 3) -> Verdict:
+def invariance(name: str, first: int = 250, alpha: float = 1e-5, rounds: int = 7, growth: int = 3) -> Verdict:
     """Gandy and Scott (2020, Algorithms 2 and 3): ranks of a draw of the joint law within a stretch of chain.
 
     Draw (θ, γ) from the prior and y given them, put that state at a uniform place M of a stretch of 4 states and run
@@ -602,7 +620,7 @@ def calibration(replicas: int = 70, draws: int = 6, n_proposals: int = 90) -> Ve
 
 
 def adaptation_schedule(steps: int = 250) -> Verdict:
-    """Walks: log σ ← log σ + γ_t (decision - α*), γ_t = 2 (t + 16)^-0.6; births: towards the weights that deaths draw."""
+    """Walks: log σ ← log σ + γ_t (decision - α*), γ_t = 2 (t + 16)^-0.6; births: towards weights that deaths draw."""
     worst = 0.0
     for case in (
         with_moves(CASES["birth_death"], (BirthDeath(), RandomWalk(k=1))),
