@@ -60,7 +60,8 @@ class GreedyMCMC(Optimizer):
         rule: `"metropolis"` samples; `"improve"` accepts exactly what raises the log target: a hill climb, not a
             sampler.
         adapt: whether proposal scales are adapted.
-        grad: whether the closure calls `backward()`; None finds out during the first step.
+        grad: whether the closure calls `backward()`; None finds out during the first step.  Say True for a closure
+            that differentiates in other ways (`torch.autograd.grad` with respect to its inputs).
         seed: key of the chain's own random streams.
 
     Raises:
@@ -98,6 +99,7 @@ class GreedyMCMC(Optimizer):
         self.info: StepInfo | None = None
         self._init = init
         self._warned = False
+        self._tried = False  # whether a closure has been evaluated by this optimizer
         self._streams = Streams(seed)
         self._kernels: dict[Tensor, Kernel] = {}
         self._restored: dict[Tensor, dict[str, Tensor]] | None = None
@@ -146,9 +148,9 @@ class GreedyMCMC(Optimizer):
         return log_prior(layers)
 
     def freeze_adaptation(self) -> None:
-        """Stop adapting proposal scales, also after a reload: from here on the kernel is a fixed one."""
-        for group in self.param_groups:
-            group["adapt"] = False
+        """Stop adapting proposal scales, also after a reload and in groups added later: the kernel is a fixed one."""
+        for settings in (self.defaults, *self.param_groups):
+            settings["adapt"] = False
 
     @torch.no_grad()
     def step(self, closure: Closure | Objective | None = None) -> Tensor:  # type: ignore[override]
@@ -164,7 +166,8 @@ class GreedyMCMC(Optimizer):
             ClosureError: if the loss is random or evaluating it changes buffers.
 
         Whatever is raised in here, parameters and the chain are as they were before the step.  Gradients are so in
-        any case: a closure may call `backward()`, the chain has no use for it.
+        any case: a closure may call `backward()`, the chain has no use for it (of tensors that the optimizer does
+        not hold, `.grad` is the closure's own affair).
         """
         if closure is None:
             raise TypeError(
@@ -173,10 +176,7 @@ class GreedyMCMC(Optimizer):
             )
         turns = self._turns()
         objective = closure if isinstance(closure, Objective) else ClosureObjective(closure, self._kernels, self.grad)
-        loss = guarded(objective.evaluate)
-        if isinstance(objective, ClosureObjective):
-            self.grad = objective.grad
-        self._check(loss)
+        loss, evaluations = self._present_loss(objective)
         sweep = Sweep(objective, turns, self._streams, self.rule)
         try:
             current = sweep.run(loss, self.param_groups[0]["proposal"], self.n_proposals)
@@ -188,7 +188,7 @@ class GreedyMCMC(Optimizer):
             group["proposal"] += self.n_proposals
         for layer in self._layers():
             layer.mark_written()
-        self.info = self._report(float(current.mean()), turns, sweep)
+        self.info = self._report(float(current.mean()), turns, sweep, evaluations)
         return current.mean().to(loss.dtype)
 
     def state_dict(self) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class GreedyMCMC(Optimizer):
             self._restored = None
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("n_proposals", "rule", "grad", "info", "_init", "_warned", "_restored")
+        names = ("n_proposals", "rule", "grad", "info", "_init", "_warned", "_tried", "_restored")
         own = {name: getattr(self, name) for name in names}
         return {**super().__getstate__(), **own}
 
@@ -282,6 +282,22 @@ class GreedyMCMC(Optimizer):
             turns.append(Turn(kernel, share, group["lam"], float(group["lr"]), bool(group["adapt"]), LayerTally()))
         return turns
 
+    def _present_loss(self, objective: Objective) -> tuple[Tensor, int]:
+        """Return the loss at the present parameters, past all guards, and how many evaluations that took."""
+        evaluations = 0
+
+        def evaluate() -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            return objective.evaluate()
+
+        loss = guarded(evaluate, twice=not self._tried)
+        self._tried = True
+        if isinstance(objective, ClosureObjective):
+            self.grad = objective.grad
+        self._check(loss)
+        return loss, evaluations
+
     def _check(self, loss: Tensor) -> None:
         mean = float(loss.double().mean())
         if not math.isfinite(mean):
@@ -296,10 +312,10 @@ class GreedyMCMC(Optimizer):
             warnings.warn(
                 f"lam={lam:g} times the rounding of a {loss.dtype} loss of {mean:.3g} is {error:.2g}: decisions are "
                 "blurred by that much in log units. Return one loss per sample (reduction='none'), or a wider dtype",
-                stacklevel=5,  # past torch's two wrappers of step
+                stacklevel=6,  # past _present_loss and torch's two wrappers of step
             )
 
-    def _report(self, loss: float, turns: Sequence[Turn], sweep: Sweep) -> StepInfo:
+    def _report(self, loss: float, turns: Sequence[Turn], sweep: Sweep, evaluations: int) -> StepInfo:
         lams = {group["lam"] for group in self.param_groups}
         lam = lams.pop() if len(lams) == 1 else math.nan
         tallies = {turn.kernel.layer.param: turn.tally for turn in turns}
@@ -326,7 +342,7 @@ class GreedyMCMC(Optimizer):
             data_term=-lam * loss,
             log_prior=log_prior(self._layers()),
             thermal_excess=excess,
-            evaluations=1 + sweep.evaluations,
+            evaluations=evaluations + sweep.evaluations,
             non_finite=sweep.non_finite,
             layers=layers,
         )

@@ -1,5 +1,6 @@
 """C19: a random loss or a moving buffer in the closure is refused, by the name of the module that causes it."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -175,3 +176,11 @@ def test_a_loss_that_is_always_nan_is_not_called_random():
         return torch.rand(()).mul(float("nan"))
 
     assert guarded(hopeless).isnan()
+
+
+def test_randomness_from_elsewhere_shows_in_a_second_look():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ClosureError, match="another batch"):
+        guarded(lambda: torch.tensor(rng.random()), twice=True)
+    guarded(lambda: torch.tensor(rng.random()))  # unseen without
+    guarded(lambda: torch.tensor([1.0, float("nan")]), twice=True)

@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_at_the_start_is_refused(value):
 
 def test_losses_whose_form_changes_during_a_step_are_refused():
     _, optimizer, _ = make("dense")
-    shapes = iter([(4,), (3,)])
+    shapes = iter([(4,), (4,), (3,)])
     with pytest.raises(ValueError, match=r"shape \(3,\) after one of shape \(4,\)"):
         optimizer.step(lambda: torch.ones(next(shapes)))
 

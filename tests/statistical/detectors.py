@@ -122,6 +122,7 @@ def _layer(case: Case, k: int, rng: np.random.Generator) -> Layer:
 def acceptance(steps: int = 200) -> Verdict:
     """Reported α = own min(1, A) to 1e-8; decisions have that frequency; the state is old or new, bit for bit."""
     worst, z_worst, torn = 0.0, 0.0, 0
+    total = np.zeros(2)
     for name, records in _records(steps, lam=2.0).items():
         case = CASES[name]
         loss = _bowl(math.prod(case.shape))
@@ -136,6 +137,8 @@ def acceptance(steps: int = 200) -> Verdict:
         for pairs in surplus.values():
             excess, variance = np.sum(pairs, 0)
             z_worst = max(z_worst, abs(excess) / math.sqrt(variance + 1e-9))
+            total += excess, variance
+    z_worst = max(z_worst, abs(total[0]) / math.sqrt(total[1]))
     detail = f"max |α - own α| = {worst:.1e}, decisions at {z_worst:.1f} SE, {torn} states torn"
     return Verdict(worst <= 1e-8 and z_worst <= 5 and torn == 0, detail)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -115,11 +115,12 @@ def _zero(*_: object) -> float:
     return 0.0
 
 
-def _prior_ratio(change: Callable[[Edit], float]) -> Callable[..., float]:
-    """Return a `log_prior_ratio` with a term added for each edit."""
+def _prior_ratio(change: Callable[[Edit], float], odds: bool) -> Callable[..., float]:
+    """Return a `log_prior_ratio` with a term added for each edit; the odds of a swap cancel, and stay as they are."""
 
     def log_prior_ratio(edits: tuple[Edit, ...]) -> float:
-        return _log_prior_ratio(edits) + sum(change(edit) for edit in edits)
+        extra = 0.0 if odds and len(edits) > 1 else sum(change(edit) for edit in edits)
+        return _log_prior_ratio(edits) + extra
 
     return log_prior_ratio
 
@@ -270,8 +271,8 @@ def _student_ratio(self: slabs.StudentT, new: torch.Tensor, old: torch.Tensor) -
     return -0.5 * self.df * float((self._kernel(new) - self._kernel(old)).sum())
 
 
-def _own_count(pool: Any) -> int:
-    return max(1, int(next(iter(pool)).active))
+def _own_count(pool: Sequence[Layer]) -> int:
+    return pool[0].active if len(pool) == 1 else max(1, pool[0].active)
 
 
 def _gaussian_variance(self: slabs.Gaussian, new: torch.Tensor, old: torch.Tensor) -> float:
@@ -333,8 +334,8 @@ def _on(owner: Any, name: str, new: Any) -> Changes:
     return ((owner, name, new),)
 
 
-def _prior(change: Callable[[Edit], float]) -> Changes:
-    new = _prior_ratio(change)
+def _prior(change: Callable[[Edit], float], odds: bool = False) -> Changes:
+    new = _prior_ratio(change, odds)
     return (sweep, "log_prior_ratio", new), (detectors, "log_prior_ratio", new)
 
 
@@ -361,10 +362,10 @@ ERRORS: dict[str, Planted] = {
     # priors
     "slab dropped": Planted(_prior(_without_slab(True, True)), ()),
     "slab dropped from births": Planted(_prior(_without_slab(True, False)), ()),
-    "inclusion odds dropped": Planted(_prior(_without_odds), ()),
-    "inclusion odds of deaths with wrong sign": Planted(_prior(_odds_sign), ()),
-    "inclusion odds of deaths at k, not k-1": Planted(_prior(_odds_at_k), ()),
-    "inclusion odds once per weight of a block": Planted(_prior(_odds_per_weight), ()),
+    "inclusion odds dropped": Planted(_prior(_without_odds, odds=True), ()),
+    "inclusion odds of deaths with wrong sign": Planted(_prior(_odds_sign, odds=True), ()),
+    "inclusion odds of deaths at k, not k-1": Planted(_prior(_odds_at_k, odds=True), ()),
+    "inclusion odds once per weight of a block": Planted(_prior(_odds_per_weight, odds=True), ()),
     "pooled k counted per layer": Planted(_on(priors, "_pool_active", _own_count), ()),
     "Laplace normaliser wrong": Planted(_on(slabs.Laplace, "log_prob", _laplace_normaliser), ()),
     "Student-t exponent wrong": Planted(_on(slabs.StudentT, "log_ratio", _student_ratio), ()),
@@ -443,11 +444,11 @@ def _say(line: str = "") -> None:
     sys.stdout.flush()
 
 
-def table(quick: bool) -> None:
+def table(quick: bool, part: str = "") -> None:
     """Print each error with the detectors that catch it, and each detector with the number of its errors."""
     hits = dict.fromkeys(DETECTORS, 0)
     reach = {} if quick else reached(DETECTORS)
-    for name, error in ERRORS.items():
+    for name, error in ((name, error) for name, error in ERRORS.items() if part in name):
         found = caught_by(name, error.caught_by if quick else [d for d in DETECTORS if name in reach[d]])
         for detector in found:
             hits[detector] += 1

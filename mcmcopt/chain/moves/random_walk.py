@@ -37,17 +37,16 @@ class RandomWalk(Move):
         if noise not in ("normal", "student_t", "uniform"):
             raise ValueError(f'noise must be "normal", "student_t" or "uniform", got {noise!r}')
         self.k, self.noise = k, noise
-        self.labels = ("walk" if k is None else f"walk(k={k})",)
+        options = [f"k={k}"] * (k is not None) + [noise] * (noise != "normal")
+        self.labels = (f"walk({', '.join(options)})" if options else "walk",)
 
     def draw(self, layer: Layer, scale: float, rng: np.random.Generator) -> Edits | None:
-        """Return one walk edit, or None where no block is active, the scale is 0 or the step rounds to nothing."""
+        """Return one walk edit, or None where no block is active or the scale is 0."""
         if scale == 0.0 or layer.active == 0:
             return None
         indices = self._choose(layer, rng)
         old = layer.read(indices)
         new = layer.representable(old + torch.from_numpy(scale * self._sample(len(indices), rng)))
-        if torch.equal(old, new):
-            return None
         return (Edit(layer, Kind.WALK, -1, indices, old, new),)
 
     def log_q_ratio(self, edits: Edits, scale: float) -> float:
