@@ -37,7 +37,7 @@ def plot(folders: Sequence[Path], out: Path) -> Path:
         table.add_column(row["label"], justify="right")
     for heading, *values in zip(page.headings()[1:], *(page.cells(row)[1:] for row in rows), strict=True):
         table.add_row(heading, *values)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     for d in differences:
         interval = f"[{d.mean - d.half_width:+.4f}, {d.mean + d.half_width:+.4f}]"

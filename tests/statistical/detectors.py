@@ -136,14 +136,14 @@ def acceptance(steps: int = 200) -> Verdict:
             surplus[r.label].append((r.accepted - alpha, alpha * (1 - alpha)))
         for pairs in surplus.values():
             excess, variance = np.sum(pairs, 0)
-            z_worst = max(z_worst, abs(excess) / math.sqrt(variance + 1e-9))
+            z_worst = max(z_worst, abs(float(excess)) / math.sqrt(variance + 1e-9))
             total += excess, variance
-    z_worst = max(z_worst, abs(total[0]) / math.sqrt(total[1]))
+    z_worst = max(z_worst, abs(float(total[0])) / math.sqrt(total[1]))
     detail = f"max |α - own α| = {worst:.1e}, decisions at {z_worst:.1f} SE, {torn} states torn"
     return Verdict(worst <= 1e-8 and z_worst <= 5 and torn == 0, detail)
 
 
-def proposals(steps: int = 250) -> Verdict:
+def proposals(steps: int = 200) -> Verdict:
     """Which move, which block and which value: each as stated, by chi-square and KS; p > 1e-3 after Bonferroni."""
     rng = np.random.default_rng(0)
     p = {}
@@ -258,7 +258,7 @@ def binary_proposals(k: int) -> Array:
     return np.array([[(bin(i ^ j).count("1") == k) / math.comb(3, k) for j in range(8)] for i in range(8)])
 
 
-def transitions_binary(steps: int = 3000, n_proposals: int = 5) -> Verdict:
+def transitions_binary(steps: int = 2500, n_proposals: int = 5) -> Verdict:
     """Empirical n-proposal transitions of 3 binary weights within 7 standard errors of the enumerated P^n."""
     lam = 5.0
     states, log_target, loss = binary_target(lam)
@@ -293,7 +293,7 @@ def mask_chain(move: str, size: int) -> tuple[Case, Array, Array]:
     return case, log_target, sum(metropolis(log_target, one) for one in q) / len(q)
 
 
-def transitions_masks(steps: int = 1500, n_proposals: int = 2) -> Verdict:
+def transitions_masks(steps: int = 1200, n_proposals: int = 2) -> Verdict:
     """Empirical transitions over the masks of 1 and of 3 weights within 7 standard errors of the enumerated P^n."""
     verdicts = []
     for number, (move, size) in enumerate([("birth_death", 1), ("birth_death", 3), ("toggle", 3), ("swap", 3)]):
@@ -341,7 +341,7 @@ class InclusionResult(NamedTuple):
     error: Array
 
 
-def inclusion_run(name: str, steps: int = 2000, thin: int = 8, seed: int = 3) -> InclusionResult:
+def inclusion_run(name: str, steps: int = 1500, thin: int = 8, seed: int = 3) -> InclusionResult:
     """Run the chain on a spike-and-slab regression and return inclusion probabilities and averaged means."""
     case = REGRESSIONS[name]
     data = Regression.example(UNIT.scale)
@@ -356,7 +356,7 @@ def inclusion_run(name: str, steps: int = 2000, thin: int = 8, seed: int = 3) ->
     return InclusionResult(exact, values.mean(0), batch_means_error(values))
 
 
-def inclusion_probabilities(name: str, steps: int = 2000, precision: float = math.inf) -> Verdict:
+def inclusion_probabilities(name: str, steps: int = 1500, precision: float = math.inf) -> Verdict:
     """Inclusion probabilities and means within 4 batch-means standard errors of the sum over all patterns.
 
     Args:
@@ -387,7 +387,7 @@ PRIORS = {
 }
 
 
-def prior_recovery(name: str | Case, steps: int = 600, n_proposals: int = 20) -> Verdict:
+def prior_recovery(name: str | Case, steps: int = 500, n_proposals: int = 20) -> Verdict:
     """At λ = 0: chi-square on k, KS on the values of active weights, thinned by the autocorrelation time."""
     case = PRIORS[name] if isinstance(name, str) else name
     chain = Chain(case, lambda _: 0.0, 0.0, n_proposals=n_proposals, seed=11)
@@ -462,7 +462,7 @@ INVARIANCE = {
 }
 
 
-def invariance(name: str, first: int = 250, alpha: float = 1e-5, rounds: int = 7, growth: int = 3) -> Verdict:
+def invariance(name: str, first: int = 200, alpha: float = 1e-5, rounds: int = 7, growth: int = 3) -> Verdict:
     """Gandy and Scott (2020, Algorithms 2 and 3): ranks of a draw of the joint law within a stretch of chain.
 
     Draw (θ, γ) from the prior and y given them, put that state at a uniform place M of a stretch of 4 states and run
@@ -577,7 +577,7 @@ def _joint_statistics(w: Array, y: Array) -> list[float]:
     return [*w, *w**2, *active, active.sum(), y.mean(), y @ y, (w[:4] @ y), active.sum() * (y @ y), np.abs(w).sum()]
 
 
-def geweke(steps: int = 2500, n_proposals: int = 6) -> Verdict:
+def geweke(steps: int = 2000, n_proposals: int = 6) -> Verdict:
     """Geweke (2004): alternating y | θ and a step of the chain reproduces the moments of the joint law."""
     rng = np.random.default_rng(8)
     w = Net.draw(rng)
@@ -597,7 +597,7 @@ def geweke(steps: int = 2500, n_proposals: int = 6) -> Verdict:
     return _bonferroni({f"statistic {i}": float(2 * stats.t.sf(abs(v), 39)) for i, v in enumerate(z)})
 
 
-def calibration(replicas: int = 70, draws: int = 6, n_proposals: int = 90) -> Verdict:
+def calibration(replicas: int = 60, draws: int = 6, n_proposals: int = 90) -> Verdict:
     """Talts et al. (2018): the rank of θ among posterior draws of chains started elsewhere is uniform."""
     rng = np.random.default_rng(4)
     ranks = []
@@ -691,7 +691,7 @@ def adaptation_target(learn: int = 150, measure: int = 50, n_proposals: int = 10
 # C13: moments, and losses that are not finite ---------------------------------------------------------------------
 
 
-def moments(steps: int = 3000, n_proposals: int = 8) -> Verdict:
+def moments(steps: int = 1500, n_proposals: int = 20) -> Verdict:
     """Means and second moments of a dense Gaussian regression within 4 batch-means standard errors."""
     data = Regression.example(UNIT.scale)
     mean, covariance = data.posterior(range(4))

@@ -11,11 +11,13 @@ from tests.statistical.exact import imbalance, metropolis
 
 
 def test_every_reported_acceptance_probability_is_the_one_of_four_densities():
-    assert detectors.acceptance().passed
+    verdict = detectors.acceptance()
+    assert verdict.passed, verdict.detail
 
 
 def test_moves_blocks_and_values_are_proposed_as_stated():
-    assert detectors.proposals().passed
+    verdict = detectors.proposals()
+    assert verdict.passed, verdict.detail
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
