@@ -98,10 +98,10 @@ def log_prior_ratio(edits: Iterable[Edit]) -> float:
         assert inclusion is not None  # noqa: S101 -- births and deaths exist on sparse layers only
         k, size = _pool_active(layer.pool) + grown.get(key, 0), _pool_size(layer.pool)
         if kind is Kind.BIRTH:
-            total += float(layer.slab.log_prob(new).sum()) + inclusion.log_odds(k, size)
+            total += layer.slab.log_density(new) + inclusion.log_odds(k, size)
             grown[key] = grown.get(key, 0) + 1
         else:
-            total -= float(layer.slab.log_prob(old).sum()) + inclusion.log_odds(k - 1, size)
+            total -= layer.slab.log_density(old) + inclusion.log_odds(k - 1, size)
             grown[key] = grown.get(key, 0) - 1
     return total
 

@@ -258,7 +258,7 @@ def binary_proposals(k: int) -> Array:
     return np.array([[(bin(i ^ j).count("1") == k) / math.comb(3, k) for j in range(8)] for i in range(8)])
 
 
-def transitions_binary(steps: int = 2500, n_proposals: int = 5) -> Verdict:
+def transitions_binary(steps: int = 3500, n_proposals: int = 6) -> Verdict:
     """Empirical n-proposal transitions of 3 binary weights within 7 standard errors of the enumerated P^n."""
     lam = 5.0
     states, log_target, loss = binary_target(lam)
@@ -382,7 +382,9 @@ PRIORS = {
     "alquier_lounici": Case((Toggle("student_t"), Swap()), LAPLACE, Pattern("alquier_lounici", 0.7), shape=(2, 3)),
     "rigollet_tsybakov": Case((BD, Toggle(), WALK), STUDENT_T, Pattern("rigollet_tsybakov"), shape=(1, 2)),
     "rows": Case((BD, RandomWalk()), GAUSSIAN, Pattern("beta_binomial"), shape=(5, 2), blocks="row"),
-    "ragged": Case((Toggle("laplace"), Swap("laplace"), RandomWalk(k=2)), LAPLACE, Pattern("bernoulli", 0.6), **RAGGED),
+    "ragged": Case(
+        (Toggle("laplace"), Swap("laplace"), RandomWalk(k=2)), LAPLACE, Pattern("bernoulli", 0.75), **RAGGED
+    ),
     "dense": Case((RandomWalk(k=2), SignFlip(k=1)), STUDENT_T, None, shape=(1, 3), scale=1.2),
 }
 
@@ -462,7 +464,7 @@ INVARIANCE = {
 }
 
 
-def invariance(name: str, first: int = 200, alpha: float = 1e-5, rounds: int = 7, growth: int = 3) -> Verdict:
+def invariance(name: str, first: int = 200, alpha: float = 1e-5, rounds: int = 7, growth: int = 2) -> Verdict:
     """Gandy and Scott (2020, Algorithms 2 and 3): ranks of a draw of the joint law within a stretch of chain.
 
     Draw (θ, γ) from the prior and y given them, put that state at a uniform place M of a stretch of 4 states and run
@@ -517,9 +519,9 @@ def _rank(values: Array, rng: np.random.Generator) -> int:
 
 
 class Net:
-    """y = v tanh(u·x + b) + c + N(0, ½²) on 4 inputs: u (1×2) and v (1×1) under a spike and slab, b and c dense."""
+    """y = v tanh(u·x + b) + c + N(0, 1) on 4 inputs: u (1×2) and v (1×1) under a spike and slab, b and c dense."""
 
-    noise = 0.5
+    noise = 1.0
     x = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0], [0.5, -1.0]])
     case = Case((BirthDeath(), RandomWalk(k=1)), Density("gaussian", 1.0), Pattern("bernoulli", 0.6))
 
@@ -577,7 +579,7 @@ def _joint_statistics(w: Array, y: Array) -> list[float]:
     return [*w, *w**2, *active, active.sum(), y.mean(), y @ y, (w[:4] @ y), active.sum() * (y @ y), np.abs(w).sum()]
 
 
-def geweke(steps: int = 2000, n_proposals: int = 6) -> Verdict:
+def geweke(steps: int = 1200, n_proposals: int = 15) -> Verdict:
     """Geweke (2004): alternating y | θ and a step of the chain reproduces the moments of the joint law."""
     rng = np.random.default_rng(8)
     w = Net.draw(rng)
@@ -588,13 +590,13 @@ def geweke(steps: int = 2000, n_proposals: int = 6) -> Verdict:
         w = net.step(y)
         chain.append(_joint_statistics(w, Net.data(w, rng)))
     independent = []
-    for _ in range(2 * steps):
+    for _ in range(4 * steps):
         v = Net.draw(rng)
         independent.append(_joint_statistics(v, Net.data(v, rng)))
     a, b = np.array(chain), np.array(independent)
-    errors = np.hypot(batch_means_error(a, 40), b.std(0) / math.sqrt(len(b)))
+    errors = np.hypot(batch_means_error(a, 30), b.std(0) / math.sqrt(len(b)))
     z = (a.mean(0) - b.mean(0)) / errors
-    return _bonferroni({f"statistic {i}": float(2 * stats.t.sf(abs(v), 39)) for i, v in enumerate(z)})
+    return _bonferroni({f"statistic {i}": float(2 * stats.t.sf(abs(v), 29)) for i, v in enumerate(z)})
 
 
 def calibration(replicas: int = 60, draws: int = 6, n_proposals: int = 90) -> Verdict:

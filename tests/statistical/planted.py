@@ -483,7 +483,7 @@ ERRORS: dict[str, Planted] = {
     ),
     "Barker's rule on half of log A": Planted(
         _on(sweep, "log_acceptance", _barker),
-        ("C2 transitions binary", "not finite", "C5 invariance flip", "C13 moments"),
+        ("C2 acceptance", "C5 invariance flip", "C13 moments"),
     ),
     "loss stale after an acceptance": Planted(
         _on(sweep.Sweep, "_propose", _stale), ("C2 transitions binary", "C13 moments")

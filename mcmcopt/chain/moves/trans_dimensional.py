@@ -75,7 +75,7 @@ class TransDimensional(Move):
         return Edit(layer, Kind.DEATH, block, indices, old, torch.zeros_like(old))
 
     def _log_g(self, values: Tensor, scale: float) -> float:
-        return float(_FAMILIES[self.density](scale).log_prob(values).sum())
+        return _FAMILIES[self.density](scale).log_density(values)
 
     def _options(self) -> str:
         return "" if self.density == "normal" else f"density={self.density!r}"
