@@ -322,14 +322,15 @@ def _transition_test(codes: Array, transitions: Array, unbalanced: float) -> Ver
 
 # C3: spike-and-slab regression ------------------------------------------------------------------------------------
 
-HALF, BETA, COMPLEXITY = Pattern("bernoulli", 0.5), Pattern("beta_binomial", 1.0, 1.0), Pattern("complexity", 0.2, 0.8)
+FEW, BETA = Pattern("bernoulli", 0.3), Pattern("beta_binomial", 1.0, 2.0)
+COMPLEXITY = Pattern("complexity", 0.3, 1.0)
 UNIT = Density("gaussian", 0.7)
 REGRESSIONS = {
-    "birth_death": Case((BirthDeath(weight=3), RandomWalk(k=1)), UNIT, HALF, scale=0.6),
-    "birth_death_laplace": Case((BirthDeath(0.3, "laplace", weight=3), RandomWalk(k=1)), UNIT, BETA, scale=0.5),
-    "toggle": Case((Toggle(weight=3), RandomWalk(k=1)), UNIT, COMPLEXITY, scale=0.6),
-    "swap": Case((Swap(), BirthDeath(0.6, weight=3), RandomWalk(k=2)), UNIT, BETA, scale=0.6),
-    "blocks": Case((BirthDeath(weight=3), Toggle("student_t"), RandomWalk()), UNIT, HALF, blocks=(1, 2), scale=0.5),
+    "birth_death": Case((BirthDeath(weight=6), RandomWalk(k=1)), UNIT, FEW, scale=0.6),
+    "birth_death_laplace": Case((BirthDeath(0.3, "laplace", weight=6), RandomWalk(k=1)), UNIT, BETA, scale=0.5),
+    "toggle": Case((Toggle(weight=6), RandomWalk(k=1)), UNIT, COMPLEXITY, scale=0.6),
+    "swap": Case((Swap(), BirthDeath(0.6, weight=6), RandomWalk(k=2)), UNIT, BETA, scale=0.6),
+    "blocks": Case((BirthDeath(weight=6), Toggle("student_t"), RandomWalk()), UNIT, FEW, blocks=(1, 2), scale=0.5),
 }
 
 
@@ -341,7 +342,7 @@ class InclusionResult(NamedTuple):
     error: Array
 
 
-def inclusion_run(name: str, steps: int = 1500, thin: int = 8, seed: int = 3) -> InclusionResult:
+def inclusion_run(name: str, steps: int = 900, thin: int = 16, seed: int = 3) -> InclusionResult:
     """Run the chain on a spike-and-slab regression and return inclusion probabilities and averaged means."""
     case = REGRESSIONS[name]
     data = Regression.example(UNIT.scale)
@@ -356,12 +357,12 @@ def inclusion_run(name: str, steps: int = 1500, thin: int = 8, seed: int = 3) ->
     return InclusionResult(exact, values.mean(0), batch_means_error(values))
 
 
-def inclusion_probabilities(name: str, steps: int = 1500, precision: float = math.inf) -> Verdict:
+def inclusion_probabilities(name: str, steps: int = 900, precision: float = math.inf) -> Verdict:
     """Inclusion probabilities and means within 4 batch-means standard errors of the sum over all patterns.
 
     Args:
         name: the configuration.
-        steps: steps of 8 proposals.
+        steps: steps of 16 proposals.
         precision: what 4 standard errors of the inclusion probabilities must not exceed.
     """
     result = inclusion_run(name, steps)

@@ -563,7 +563,7 @@ def table(named: bool, part: str = "") -> None:
         _say(f"{detector:36s} catches {count:2d}")
 
 
-def inclusion_table(steps: int = 4000) -> None:
+def inclusion_table(steps: int = 2000) -> None:
     """Print the inclusion probabilities of C3, exact, estimated, and under each error that moves them by 4 SE."""
     reach = reached(f"C3 inclusion {name}" for name in REGRESSIONS)
     for name, case in REGRESSIONS.items():

@@ -17,5 +17,5 @@ def test_posterior_ranks_are_uniform():
 
 @pytest.mark.slow
 def test_joint_law_in_long_runs():
-    for verdict in (detectors.geweke(steps=20_000), detectors.calibration(replicas=350)):
+    for verdict in (detectors.geweke(steps=8000), detectors.calibration(replicas=250)):
         assert verdict.passed, verdict.detail

@@ -14,5 +14,5 @@ def test_inclusion_probabilities(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_inclusion_probabilities_to_two_digits(name):
-    verdict = inclusion_probabilities(name, steps=60_000, precision=0.01)
+    verdict = inclusion_probabilities(name, steps=25_000, precision=0.01)
     assert verdict.passed, verdict.detail

@@ -49,11 +49,11 @@ def test_masks_move_as_enumerated():
 @pytest.mark.slow
 def test_long_runs_move_as_enumerated():
     for verdict in (
-        detectors.acceptance(steps=1000),
-        detectors.proposals(steps=1000),
-        detectors.transitions_binary(steps=20_000, n_proposals=1),
-        detectors.transitions_binary(steps=20_000, n_proposals=4),
-        detectors.transitions_masks(steps=8000, n_proposals=1),
-        detectors.transitions_masks(steps=8000, n_proposals=3),
+        detectors.acceptance(steps=600),
+        detectors.proposals(steps=600),
+        detectors.transitions_binary(steps=12_000, n_proposals=1),
+        detectors.transitions_binary(steps=10_000, n_proposals=4),
+        detectors.transitions_masks(steps=5000, n_proposals=1),
+        detectors.transitions_masks(steps=4000, n_proposals=3),
     ):
         assert verdict.passed, verdict.detail
