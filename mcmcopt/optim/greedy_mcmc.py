@@ -99,7 +99,6 @@ class GreedyMCMC(Optimizer):
         self.info: StepInfo | None = None
         self._init = init
         self._warned = False
-        self._tried = False  # whether a closure has been evaluated by this optimizer
         self._streams = Streams(seed)
         self._kernels: dict[Tensor, Kernel] = {}
         self._restored: dict[Tensor, dict[str, Tensor]] | None = None
@@ -215,7 +214,7 @@ class GreedyMCMC(Optimizer):
             self._restored = None
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("n_proposals", "rule", "grad", "info", "_init", "_warned", "_tried", "_restored")
+        names = ("n_proposals", "rule", "grad", "info", "_init", "_warned", "_restored")
         own = {name: getattr(self, name) for name in names}
         return {**super().__getstate__(), **own}
 
@@ -291,8 +290,7 @@ class GreedyMCMC(Optimizer):
             evaluations += 1
             return objective.evaluate()
 
-        loss = guarded(evaluate, twice=not self._tried)
-        self._tried = True
+        loss = guarded(evaluate, twice=self.param_groups[0]["step"] == 0)
         if isinstance(objective, ClosureObjective):
             self.grad = objective.grad
         self._check(loss)

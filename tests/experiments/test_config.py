@@ -48,8 +48,7 @@ def test_missing_value_is_named():
 
 
 def test_interpolations():
-    config = resolved(composed("data.n_train=1000", "seed=3"))
-    assert (config["optimizer"]["lam"], config["optimizer"]["seed"]) == (1000, 3)
+    assert resolved(composed("seed=3"))["optimizer"]["seed"] == 3
 
 
 @pytest.mark.parametrize(
@@ -70,19 +69,31 @@ def test_other_targets_are_refused_at_any_depth(target):
 
 
 def test_the_library_sees_plain_containers():
-    import torch
-
+    from experiments.models import mlp
+    from experiments.optimizers import make_optimizer
     from mcmcopt import GreedyMCMC, RandomWalk
 
     node = resolved(composed("optimizer.moves=[{_target_: mcmcopt.RandomWalk, k: 2}]", "optimizer.blocks=[2,2]"))[
         "optimizer"
     ]
-    chain = build(node, list(torch.nn.Linear(4, 4).named_parameters()))
+    chain = make_optimizer(node, mlp())
     assert isinstance(chain, GreedyMCMC)
     assert type(chain.param_groups[0]["blocks"]) is tuple
     assert isinstance(chain.param_groups[0]["moves"][0], RandomWalk)
     lam = resolved(composed("optimizer.lam={_target_: mcmcopt.GeometricAnnealing, start: 1.0, end: 2.0, steps: 4}"))
-    assert build(lam["optimizer"], [torch.ones(2, 2)]).param_groups[0]["lam"] == 1.0
+    assert make_optimizer(lam["optimizer"], mlp()).param_groups[0]["lam"] == 1.0
+
+
+def test_groups_get_the_parameters_that_their_patterns_match():
+    from experiments.models import mlp
+    from experiments.optimizers import make_optimizer
+
+    node = resolved(composed("optimizer.groups={fc2: {lam: 5.0, prior: {_target_: mcmcopt.Laplace, scale: 2.0}}}"))
+    first, second = make_optimizer(node["optimizer"], mlp()).param_groups
+    assert (first["param_names"], second["param_names"]) == (["fc1.weight", "fc1.bias"], ["fc2.weight", "fc2.bias"])
+    assert (first["lam"], second["lam"], repr(second["prior"])) == (3600, 5, "Laplace(scale=2.0)")
+    with pytest.raises(ValueError, match=r"optimizer.groups: 'conv' matches none of fc1.weight"):
+        make_optimizer({**node["optimizer"], "groups": {"conv": {"lam": 1.0}}}, mlp())
 
 
 def test_folder_depends_on_what_matters():

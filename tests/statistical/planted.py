@@ -353,10 +353,10 @@ ERRORS: dict[str, Planted] = {
     "selection ratio without b and d": Planted(
         _selected(_forgets_b),
         (
-            "C5 invariance birth_death",
-            "C2 transitions masks",
             "C3 inclusion birth_death_laplace",
+            "C2 transitions masks",
             "C4 prior beta_binomial",
+            "C5 invariance birth_death",
         ),
     ),
     "birth: death chosen at k, not k+1": Planted(
@@ -364,7 +364,7 @@ ERRORS: dict[str, Planted] = {
     ),
     "death: birth chosen at k, not k-1": Planted(
         _selected(_death_k),
-        ("C3 inclusion birth_death_laplace", "C1 antisymmetry", "C2 acceptance", "C5 invariance birth_death"),
+        ("C5 invariance birth_death", "C1 antisymmetry", "C2 acceptance"),
     ),
     "one inactive block too many": Planted(
         _selected(_one_block_more),
