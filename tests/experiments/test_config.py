@@ -88,7 +88,8 @@ def test_groups_get_the_parameters_that_their_patterns_match():
     from experiments.models import mlp
     from experiments.optimizers import make_optimizer
 
-    node = resolved(composed("optimizer.groups={fc2: {lam: 5.0, prior: {_target_: mcmcopt.Laplace, scale: 2.0}}}"))
+    node = resolved(composed("++optimizer.groups.fc2.lam=5.0"))
+    node["optimizer"]["groups"]["fc2"]["prior"] = {"_target_": "mcmcopt.Laplace", "scale": 2.0}
     first, second = make_optimizer(node["optimizer"], mlp()).param_groups
     assert (first["param_names"], second["param_names"]) == (["fc1.weight", "fc1.bias"], ["fc2.weight", "fc2.bias"])
     assert (first["lam"], second["lam"], repr(second["prior"])) == (3600, 5, "Laplace(scale=2.0)")
