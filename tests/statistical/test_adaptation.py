@@ -22,5 +22,5 @@ def test_target_acceptance_is_reached_on_a_gaussian():
 
 @pytest.mark.slow
 def test_target_acceptance_is_reached_in_long_runs():
-    verdict = detectors.adaptation_target(learn=1000, measure=300)
+    verdict = detectors.adaptation_target(learn=700, measure=150)
     assert verdict.passed, verdict.detail

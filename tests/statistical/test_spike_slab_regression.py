@@ -4,7 +4,7 @@ import pytest
 
 from tests.statistical.detectors import REGRESSIONS, inclusion_probabilities
 
-LONG = {"birth_death": 34_000, "birth_death_laplace": 23_000, "toggle": 29_000, "swap": 28_000, "blocks": 21_000}
+LONG = {"birth_death": 34_000, "birth_death_laplace": 31_000, "toggle": 29_000, "swap": 28_000, "blocks": 21_000}
 """Steps of 16 proposals for 4 standard errors of 0.01."""
 
 
