@@ -28,7 +28,11 @@ def towards_acceptance(log_scale: float, t: int, accepted: bool, target: float) 
 
 
 def towards_values(log_scale: float, t: int, mean_square: float) -> float:
-    """Return the adapted log σ after seeing active weights with the given mean of (w/(lr·rms))², clamped to the box."""
+    """Return the adapted log σ after seeing active weights with the given mean of (w/(lr·rms))², clamped to the box.
+
+    The mean of a logarithm lies below the logarithm of the mean: for scalar blocks of Gaussian weights this settles at
+    0.53 of their root-mean-square, for larger blocks close to it.  Too narrow a g costs efficiency, never exactness.
+    """
     if mean_square == 0.0:
         return log_scale
     return _clamp(log_scale + min(1.0, gain(t)) * (0.5 * math.log(mean_square) - log_scale))
