@@ -182,6 +182,19 @@ class Difference:
     half_width: float
 
 
+def traces(group: Group, against: str, what: str, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Return one column of metrics.csv against another for all runs of a group: x (rows,) and values (seeds, rows).
+
+    Where runs have equally many rows x is its mean over them.  Where time decided about the rows they have not: values
+    are then interpolated linearly at equal distances, over the range that all runs cover.
+    """
+    pairs = [(run.metrics[against], run.metrics[what]) for run in group.runs]
+    if len({len(x) for x, _ in pairs}) == 1:
+        return np.mean([x for x, _ in pairs], 0), np.array([y for _, y in pairs])
+    grid = np.linspace(max(x[0] for x, _ in pairs), min(x[-1] for x, _ in pairs), points)
+    return grid, np.array([np.interp(grid, x, y) for x, y in pairs])
+
+
 def paired_differences(sets: Sequence[Group], baseline: str = "sgd") -> list[Difference]:
     """Return the paired area differences of every group against those named like the baseline, on the same data.
 

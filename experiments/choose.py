@@ -26,7 +26,7 @@ def ranking(folders: Sequence[Path], at: float = 0.0, max_active: float = 1.0) -
 
     Raises:
         FileNotFoundError: if there is no finished run.
-        ValueError: if no run has a curve through `at`.
+        ValueError: if no run has a curve through `at`, or one has no validation data.
     """
     import numpy as np
 
@@ -56,6 +56,8 @@ def ranking(folders: Sequence[Path], at: float = 0.0, max_active: float = 1.0) -
 
 
 def _validation_accuracy(run: Any, at: float) -> float:
+    if run.metrics["validation_accuracy"][-1] != run.metrics["validation_accuracy"][-1]:
+        raise ValueError(f"{run.folder} was made without validation data: set data.n_validation to choose settings")
     if at == 0:
         return float(run.metrics["validation_accuracy"][-1])
     for row in run.resistance:
@@ -67,12 +69,14 @@ def _validation_accuracy(run: Any, at: float) -> float:
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     """Return a configuration as dotted keys, without what differs between seeds or has no effect."""
+    from experiments.config import WITHOUT_EFFECT
+
     if not isinstance(node, dict):
         return {prefix: node}
     found: dict[str, Any] = {}
     for key, value in node.items():
         path = f"{prefix}.{key}" if prefix else str(key)
-        if path not in ("seed", "optimizer.seed", "out", "progress"):
+        if path not in (*WITHOUT_EFFECT, "seed", "optimizer.seed"):
             found |= _flat(value, path)
     return found
 

@@ -12,10 +12,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from experiments.growth import Growth
+
 ALLOWED = ("mcmcopt", "torch.optim", "experiments")
 """Modules that a `_target_` may come from."""
 
-WITHOUT_EFFECT = ("out", "progress")
+WITHOUT_EFFECT = ("out", "progress", "data.root")
 """Keys that change nothing in a run's results; all others enter its hash."""
 
 
@@ -23,9 +25,16 @@ WITHOUT_EFFECT = ("out", "progress")
 class Train:
     """How long an optimizer trains, on what batches."""
 
-    epochs: int = MISSING  # passes over the training data; with the full batch, one step each
+    epochs: int | None = MISSING  # passes over the training data; with the full batch, one step each
+    steps: int | None = None  # instead of epochs, which is null then
+    max_seconds: float | None = None  # of training: ends the run early
     batch_size: int | None = None  # null: the full batch
-    eval_every: int = 1  # epochs between two rows of metrics.csv
+    growth: Growth | None = None  # a chain's batch that grows up to the full one; batch_size is null then
+    steps_per_batch: int = 1  # before the next one is drawn
+    eval_every: int = 1  # epochs (steps where these are given) between two rows of metrics.csv
+    eval_seconds: float | None = None  # of training between two rows; takes the place of eval_every
+    incremental: bool = False  # score a chain's proposals for what they change alone
+    refresh_steps: int = 10  # steps after which all is computed afresh then; checkpoints are taken there
     prune_density: float | None = None  # share of weights kept by magnitude after `epochs`; null: no pruning
     prune_scope: str = "layer"  # or "global": where that share is counted
     finetune_epochs: int = 0  # epochs after pruning, with the zeros held
@@ -80,6 +89,26 @@ class MLP:
 
 
 @dataclass
+class CNN60k:
+    """Arguments of experiments.models.cnn60k."""
+
+    _target_: str = "experiments.models.cnn60k"
+    mean: list[float] = field(default_factory=lambda: [125.3, 123.0, 113.9])
+    std: list[float] = field(default_factory=lambda: [63.0, 62.1, 66.7])
+
+
+@dataclass
+class Cifar10:
+    """Arguments of experiments.cifar10.cifar10, and the name of the folder."""
+
+    _target_: str = "experiments.cifar10.cifar10"
+    name: str = "cifar10"
+    root: str = MISSING  # where the files are
+    n_train: int | None = None  # null: all that validation leaves
+    n_validation: int = 0
+
+
+@dataclass
 class Digits:
     """Arguments of experiments.data.digits, and the name of the folder."""
 
@@ -120,8 +149,10 @@ def register() -> None:
     store.store(name="schema", node=Config)
     for name, node in (("greedy_mcmc", GreedyMCMC), ("sgd", SGD), ("adam", Adam)):
         store.store(group="schema/optimizer", name=name, node=node)
-    store.store(group="schema/model", name="mlp", node=MLP)
-    store.store(group="schema/data", name="digits", node=Digits)
+    for name, node in (("mlp", MLP), ("cnn60k", CNN60k)):
+        store.store(group="schema/model", name=name, node=node)
+    for name, node in (("digits", Digits), ("cifar10", Cifar10)):
+        store.store(group="schema/data", name=name, node=node)
 
 
 register()
@@ -139,15 +170,22 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def long_hash(config: dict[str, Any], without: tuple[str, ...] = WITHOUT_EFFECT) -> str:
-    """Return the SHA-256 of a resolved configuration, some top-level keys left out."""
-    kept = {key: value for key, value in config.items() if key not in without}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of a resolved configuration, some keys left out."""
+    return hashlib.sha256(json.dumps(left(config, without), sort_keys=True).encode()).hexdigest()
 
 
 def group_hash(config: dict[str, Any]) -> str:
     """Return the hash that runs share which differ in the seed only, also where the optimizer repeats it."""
-    own = {**config, "optimizer": {k: v for k, v in config["optimizer"].items() if k != "seed"}}
-    return long_hash(own, (*WITHOUT_EFFECT, "seed"))
+    return long_hash(config, (*WITHOUT_EFFECT, "seed", "optimizer.seed"))
+
+
+def left(config: dict[str, Any], without: tuple[str, ...] = WITHOUT_EFFECT, prefix: str = "") -> dict[str, Any]:
+    """Return a configuration without some dotted keys."""
+    return {
+        key: left(value, without, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in without
+    }
 
 
 def folder(config: dict[str, Any]) -> Path:

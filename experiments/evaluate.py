@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from experiments.data import Split
+from experiments.data import Split, portions
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,17 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, batch: int = 4096) -> Score:
-    """Return a model's accuracy and loss on a part of the data, in eval mode; the mode is put back."""
+def evaluate(model: nn.Module, split: Split) -> Score:
+    """Return a model's accuracy and loss on a part of the data, in eval mode; the mode is put back.
+
+    Of an empty part both are nan.
+    """
+    if not len(split):
+        return Score(math.nan, math.nan)
     training = model.training
     model.eval()
     correct, loss = 0, 0.0
-    for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
+    for x, y in portions(split.x, split.y):
         logits = model(x)
         correct += int((logits.argmax(1) == y).sum())
         loss += float(cross_entropy(logits, y, reduction="none").double().sum())

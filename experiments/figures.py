@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from experiments.analysis import Group, t_interval
+from experiments.analysis import Group, t_interval, traces
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")  # Okabe and Ito (2008)
 DASHES = ("-", "--", "-.", ":", (0, (7, 2)), (0, (5, 1, 1, 1, 1, 1)), (0, (3, 3)))
@@ -122,7 +122,7 @@ def _resistance(sets: Sequence[Group]) -> Picture:
         _percent(ax)
     for ax in axes[:, 0]:
         ax.set_ylabel("test accuracy, %")
-    _legend(figure, axes[0, 0])
+    legend(figure, axes[0, 0])
     caption = (
         "Test accuracy after setting a share of each layer's weights to zero, without training afterwards. Lines: mean "
         "over n seeds; bands: 95 % t-interval of the mean, clipped to [0, 100], absent for one seed. Left: the share "
@@ -153,7 +153,7 @@ def _density(sets: Sequence[Group]) -> Picture:
     ax.set_xlabel("weights left non-zero, % of all")
     ax.set_ylabel("test accuracy, %")
     _percent(ax)
-    _legend(figure, ax)
+    legend(figure, ax)
     caption = (
         "The same pruning against what is left: networks at one place of the axis have equally many weights. Each "
         "line starts at the density that training gave; thin lines are seeds, thick lines their mean at equal shares "
@@ -165,11 +165,12 @@ def _density(sets: Sequence[Group]) -> Picture:
 def _traces(sets: Sequence[Group]) -> Picture:
     figure = Figure(figsize=(9, 3.4))
     axes = figure.subplots(1, 3)
-    panels = (("samples", "loss"), ("samples", "share_active"), ("seconds", "validation_accuracy"))
+    validated = all(np.isfinite(run.metrics["validation_accuracy"]).all() for group in sets for run in group.runs)
+    part = "validation" if validated else "test"
+    panels = (("samples", "loss"), ("samples", "share_active"), ("seconds", f"{part}_accuracy"))
     for ax, (against, what) in zip(axes, panels, strict=True):
         for i, group in enumerate(sets):
-            x = np.mean([run.metrics[against] for run in group.runs], 0)[1:]
-            y = np.array([run.metrics[what] for run in group.runs])[:, 1:]
+            x, y = (array[..., 1:] for array in traces(group, against, what))
             ax.plot(x, y.mean(0), label=f"{group.label} (n = {len(group.runs)})", **look(i, max(1, len(x) // 6)))
             ax.fill_between(x, y.min(0), y.max(0), color=COLOURS[i % 7], alpha=0.15, lw=0)
         ax.set_xscale("log")
@@ -177,10 +178,10 @@ def _traces(sets: Sequence[Group]) -> Picture:
     axes[0].set_yscale("log")
     axes[0].set_title("training loss, nats")
     axes[1].set_title("weights active, %")
-    axes[2].set_title("validation accuracy, %")
+    axes[2].set_title(f"{part} accuracy, %")
     _percent(axes[1])
     _percent(axes[2])
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     caption = (
         "Training, from the first row after the start. Samples evaluated are those that went forward through the "
         "network, over all loss evaluations; gradients cost a backward pass on top. Lines: mean over seeds; bands: "
@@ -218,7 +219,7 @@ def _chain(number: int, group: Group) -> Picture:
     for ax in axes[::across]:
         ax.set_ylabel("accepted, %")
     fullest = max(axes[: len(layers)], key=lambda ax: len(ax.lines))
-    _legend(figure, fullest)
+    legend(figure, fullest)
     caption = (
         f"{group.label}: share of proposals accepted, by layer and move, between two rows of layers.csv; mean over "
         f"n = {len(group.runs)} seeds. Last panel: share of each layer's weights that is active; biases always are."
@@ -242,7 +243,8 @@ def _series(group: Group, column: str, layer: str, move: str | None) -> tuple[np
     return np.array(steps), np.array([np.mean(values[step]) for step in steps])
 
 
-def _legend(figure: Figure, ax: Axes) -> None:
+def legend(figure: Figure, ax: Axes) -> None:
+    """Put the legend of one panel above the figure."""
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(
         handles,

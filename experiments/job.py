@@ -17,9 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiments import record
+from experiments.batches import Batches
 from experiments.config import build, folder, group_hash, long_hash, resolved
-from experiments.data import Batches, Data
+from experiments.data import Data
 from experiments.evaluate import evaluate
+from experiments.growth import Growth
 from experiments.optimizers import make_optimizer
 from experiments.terminal import Reporter, closing_table, say
 from experiments.train import Training
@@ -37,12 +39,13 @@ class Stop:
     """Whether the user has asked the run to stop; looked at between steps, so that no step is cut in two."""
 
     asked: bool = False
+    after: str = "this step"
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt  # asked twice: at once
         self.asked = True
-        say("stopping after this step; once more to stop at once without a new checkpoint", error=True)
+        say(f"stopping after {self.after}; once more to stop at once without a new checkpoint", error=True)
 
 
 def run(cfg: DictConfig, overrides: Sequence[str] = (), stop: Stop | None = None) -> Path:
@@ -95,17 +98,9 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[st
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         model: nn.Module = build(config["model"])
-    settings = config["train"]
-    training = Training(
-        model,
-        make_optimizer(config["optimizer"], model),
-        data.train,
-        Batches(len(data.train), settings["batch_size"], config["seed"]),
-        settings["epochs"],
-        settings["prune_density"],
-        settings["prune_scope"],
-        settings["finetune_epochs"],
-    )
+    training = _training(config, model, data)
+    if training.incremental:
+        stop.after = f"the next refresh (every {training.refresh_steps} steps: train.refresh_steps)"
     kept = {"metrics": 0, "layers": 0}
     if (path / "checkpoint.pt").exists():
         state = torch.load(path / "checkpoint.pt", weights_only=True)
@@ -119,30 +114,29 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[st
         rows = {"metrics": metrics.rows, "layers": layers.rows}
         record.save(path / "checkpoint.pt", {"training": training.state_dict(), "rows": rows})
 
-    total = training.total_epochs * training.batches.per_epoch
-    every, saved = settings["eval_every"], time.monotonic()
-    if every < 1:
-        raise ValueError(f"train.eval_every must be at least 1, got {every}")
-    with Reporter(label, total, config["progress"]["seconds"]) as reporter:
+    rows, saved = Rows(config["train"]["eval_every"], config["train"]["eval_seconds"]), time.monotonic()
+    part = "validation" if len(data.validation) else "test"
+    with Reporter(label, training.total_steps, config["progress"]["seconds"]) as reporter:
         row = _metrics(training, data)
         if not metrics.rows:
             metrics.add(row)
         for epoch_done in training.run():
-            epoch = training.counters.epoch
-            if epoch_done and (epoch % every == 0 or epoch in (training.epochs, training.total_epochs)):
+            if rows.due(training, epoch_done):
                 row = _metrics(training, data)
                 metrics.add(row)
+                training.counters.row_seconds = training.counters.seconds
                 layers.add(*training.layer_rows())
             asked = stop.asked  # once: a signal between two looks would stop the run without its checkpoint
-            if asked or time.monotonic() - saved > config["progress"]["checkpoint_seconds"]:
+            wanted = asked or time.monotonic() - saved > config["progress"]["checkpoint_seconds"]
+            if wanted and training.resumable:
                 checkpoint()
                 saved = time.monotonic()
-            if asked:
+            if asked and training.resumable:
                 raise InterruptedRunError(label)
-            reporter.update(
-                training.counters.step,
-                f"loss {row['loss']:.4f}, validation {100 * row['validation_accuracy']:.1f} % at step {row['step']}",
-            )
+            state = f"loss {row['loss']:.4f}, {part} {100 * row[f'{part}_accuracy']:.1f} % at step {row['step']}"
+            if training.max_seconds is not None:
+                state += f"; {training.counters.seconds:.0f} of {training.max_seconds:g} s"
+            reporter.update(training.counters.step, state)
     checkpoint()
     curve = _resistance(model, data, config["seed"])
     record.write_csv(path / "resistance.csv", record.RESISTANCE, curve)
@@ -151,18 +145,67 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[st
     return summary
 
 
+def _training(config: dict[str, Any], model: nn.Module, data: Data) -> Training:
+    n, settings = len(data.train), {k: v for k, v in config["train"].items() if not k.startswith("eval_")}
+    size, growth, repeats = (settings.pop(name) for name in ("batch_size", "growth", "steps_per_batch"))
+    name = "train.batch_size"
+    if growth is not None:
+        if size is not None:
+            raise ValueError(f"train.growth sets the batch's size: train.batch_size={size} must be null")
+        growth = Growth(**growth)
+        size, name = None if growth.start == n else growth.start, "train.growth.start"
+    batches = Batches(n, size, config["seed"], repeats, name)
+    return Training(model, make_optimizer(config["optimizer"], model), data.train, batches, growth=growth, **settings)
+
+
+@dataclass
+class Rows:
+    """Says after which steps metrics.csv gets a row.
+
+    Args:
+        every: epochs between two rows, or steps where a run's length is given in steps.
+        seconds: of training between two rows instead; None: `every` counts.
+    """
+
+    every: int
+    seconds: float | None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"train.eval_every must be at least 1, got {self.every}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"train.eval_seconds must be larger than 0, or null, got {self.seconds}")
+
+    def due(self, training: Training, epoch_done: bool) -> bool:
+        """Return whether a row is due after the step just made."""
+        counters = training.counters
+        if training.done or (epoch_done and counters.epoch == training.epochs):
+            return True
+        if self.seconds is not None:
+            return counters.seconds - counters.row_seconds >= self.seconds
+        if training.steps is not None:
+            return counters.step % self.every == 0
+        return epoch_done and counters.epoch % self.every == 0
+
+
 def _metrics(training: Training, data: Data) -> dict[str, Any]:
-    train, validation = evaluate(training.model, data.train), evaluate(training.model, data.validation)
+    train, validation, test = (evaluate(training.model, part) for part in (data.train, data.validation, data.test))
     info = None if training.chain is None else training.chain.info
     counters = training.counters
     return {
         "step": counters.step,
         "epoch": counters.epoch,
+        "batch": len(data.train) if training.batches.size is None else training.batches.size,
+        "lam": None if info is None else info.lam,
+        "batch_loss": None if info is None else info.loss,
+        "fresh_loss": training.fresh_losses[-1] if training.fresh_losses else None,
         "loss": train.loss,
         "log_target": None if info is None else info.log_target,
         "train_accuracy": train.accuracy,
         "validation_accuracy": validation.accuracy,
         "validation_loss": validation.loss,
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
         "proposals": counters.proposals,
         "accepted": counters.accepted,
         "share_active": nonzero(training.model) / count(training.model),

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.analysis import Difference, Group
+from experiments.config import left
 from experiments.figures import Picture
 from mcmcopt.diagnostics import ess, rhat
 
@@ -141,8 +142,7 @@ def _settings(sets: Sequence[Group]) -> list[str]:
     for environment in environments.values():
         parts.append(f"<pre>{html.escape(OmegaConf.to_yaml(environment))}</pre>")
     for group in sets:
-        config = {key: value for key, value in group.runs[0].config.items() if key not in ("out", "progress")}
-        text = html.escape(OmegaConf.to_yaml(config))
+        text = html.escape(OmegaConf.to_yaml(left(group.runs[0].config)))
         seeds = ", ".join(map(str, group.seeds))
         parts.append(
             f"<details><summary>{html.escape(group.label)}: seeds {seeds}; configuration of the first</summary>"

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 METRICS = (
-    "step", "epoch", "loss", "log_target", "train_accuracy", "validation_accuracy", "validation_loss", "proposals",
-    "accepted", "share_active", "evaluations", "gradients", "samples", "seconds", "joules",
+    "step", "epoch", "batch", "lam", "batch_loss", "fresh_loss", "loss", "log_target", "train_accuracy",
+    "validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "proposals", "accepted", "share_active",
+    "evaluations", "gradients", "samples", "seconds", "joules",
 )  # fmt: skip
 LAYERS = ("step", "layer", "move", "proposed", "accepted", "acceptance", "active", "size")
 RESISTANCE = (

@@ -58,8 +58,11 @@ def closing_table(summary: dict[str, Any]) -> Table:
     table = Table(title=f"{summary['data']} / {summary['name']} / seed {summary['seed']}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    accuracies = " / ".join(f"{100 * summary[f'{part}_accuracy']:.2f}" for part in ("train", "validation", "test"))
-    table.add_row("accuracy, %: train / validation / test", accuracies)
+    # a part without data has nan, or null where the summary was read back
+    scores = {part: summary[f"{part}_accuracy"] for part in ("train", "validation", "test")}
+    scores = {part: score for part, score in scores.items() if score is not None and score == score}
+    accuracies = " / ".join(f"{100 * score:.2f}" for score in scores.values())
+    table.add_row(f"accuracy, %: {' / '.join(scores)}", accuracies)
     table.add_row("weights kept", f"{summary['weights_kept']:,} of {summary['weights']:,}")
     table.add_row(
         "test accuracy at 90 % pruned, %",

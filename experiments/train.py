@@ -1,22 +1,25 @@
 """The one training loop, for chains and gradient methods alike.
 
-Both get a closure.  A chain's returns one loss per sample and is called once per proposal; a gradient method's calls
-`backward()`.  What either asks for is counted in one currency: evaluations of the loss, gradients, and samples that
-went forward through the network.
+Both get a closure.  A chain's returns one loss per sample and is called once per proposal, or is an objective that
+recomputes only what a proposal changes; a gradient method's calls `backward()`.  What either asks for is counted in one
+currency: evaluations of the loss, gradients, and samples that went forward through the network.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from experiments.data import Batches, Split
+from experiments.batches import Batches
+from experiments.data import Split, portions
+from experiments.growth import Growth
 from mcmcopt.optim.greedy_mcmc import GreedyMCMC
 from mcmcopt.sparsity import Magnitude, apply_masks, keep_masks, weights
 
@@ -39,11 +42,13 @@ class Counters:
     """Of the loss of one batch; a gradient step counts as one."""
     gradients: int = 0
     samples: int = 0
-    """That went forward through the network."""
+    """That went forward through the network; an evaluation counts in full, also where only a part is recomputed."""
     proposals: int = 0
     accepted: int = 0
     seconds: float = 0.0
     """In optimizer steps; evaluation and writing apart."""
+    row_seconds: float = 0.0
+    """Those of the last row of metrics.csv."""
 
 
 @dataclass
@@ -56,7 +61,7 @@ class Tally:
 
 @dataclass
 class Training:
-    """A model on its way; all that its future depends on is in `state_dict()`.
+    """A model on its way; all that its future depends on is in `state_dict()`, wherever `resumable` holds.
 
     Args:
         model: is trained in place.
@@ -64,29 +69,37 @@ class Training:
         split: the training data.
         batches: their order.
         epochs: until pruning, or the end.
+        steps: until the end, instead of `epochs`.
+        max_seconds: of training, after which the step under way is the last.
         prune_density: share of weights that magnitude pruning keeps after `epochs`; None: no pruning.
         prune_scope: `"layer"` or `"global"`, where that share is counted.
         finetune_epochs: afterwards, with the zeros held.
+        growth: how a chain's batch grows; None: it does not.
+        incremental: whether a chain's proposals are scored for what they change alone.
+        refresh_steps: steps after which an incremental objective computes all afresh; a checkpoint can be taken there.
     """
 
     model: nn.Module
     optimizer: Optimizer
     split: Split
     batches: Batches
-    epochs: int
+    epochs: int | None = None
+    steps: int | None = None
+    max_seconds: float | None = None
     prune_density: float | None = None
     prune_scope: str = "layer"
     finetune_epochs: int = 0
+    growth: Growth | None = None
+    incremental: bool = False
+    refresh_steps: int = 10
     counters: Counters = field(default_factory=Counters)
     tallies: dict[str, dict[str, Tally]] = field(default_factory=dict)
     held: dict[str, Tensor] | None = None
+    fresh_losses: list[float] = field(default_factory=list)
+    """Of the batches since the last growth, each before the first proposal there."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.finetune_epochs < 0:
-            raise ValueError(
-                f"train.epochs must be at least 1 and train.finetune_epochs at least 0, got {self.epochs} and "
-                f"{self.finetune_epochs}"
-            )
+        self._check_length()
         if self.prune_density is None:
             if self.finetune_epochs:
                 raise ValueError(f"train.finetune_epochs={self.finetune_epochs} needs train.prune_density")
@@ -94,8 +107,35 @@ class Training:
             raise ValueError("train.prune_density is for gradient methods: a chain's zeros come from its prior")
         elif not 0 < self.prune_density <= 1:
             raise ValueError(f"train.prune_density must lie in (0, 1], got {self.prune_density}")
+        elif self.epochs is None or self.max_seconds is not None:
+            raise ValueError("train.prune_density counts in epochs: it needs train.epochs, and no train.max_seconds")
         if self.prune_scope not in ("layer", "global"):
             raise ValueError(f'train.prune_scope must be "layer" or "global", got {self.prune_scope!r}')
+        if self.chain is None and (self.incremental or self.growth is not None):
+            raise ValueError("train.incremental and train.growth are for chains: leave them false and null")
+        if self.refresh_steps < 1:
+            raise ValueError(f"train.refresh_steps must be at least 1, got {self.refresh_steps}")
+        self._batch: tuple[Tensor | slice, Tensor, Tensor] | None = None
+        self._objective: Any = None
+        if self.incremental:
+            from mcmcopt import IncrementalLoss
+
+            self._objective = IncrementalLoss(self.model, nn.CrossEntropyLoss())
+
+    def _check_length(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f"exactly one of train.epochs and train.steps must be given, got {self.epochs} and {self.steps}: set "
+                "the other one to null"
+            )
+        length = self.epochs if self.steps is None else self.steps
+        if length is None or length < 1 or self.finetune_epochs < 0:
+            raise ValueError(
+                f"train.epochs or train.steps must be at least 1 and train.finetune_epochs at least 0, got {length} "
+                f"and {self.finetune_epochs}"
+            )
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"train.max_seconds must be larger than 0, or null, got {self.max_seconds}")
 
     @property
     def chain(self) -> GreedyMCMC | None:
@@ -103,21 +143,44 @@ class Training:
         return self.optimizer if isinstance(self.optimizer, GreedyMCMC) else None
 
     @property
+    def done(self) -> bool:
+        """Whether the last step has been made."""
+        if self.max_seconds is not None and self.counters.seconds >= self.max_seconds:
+            return True
+        if self.steps is not None:
+            return self.counters.step >= self.steps
+        return self.counters.epoch >= self.total_epochs
+
+    @property
     def total_epochs(self) -> int:
-        """Epochs before and after pruning."""
-        return self.epochs + self.finetune_epochs
+        """Epochs before and after pruning; 0 where steps are counted."""
+        return (self.epochs or 0) + self.finetune_epochs
+
+    @property
+    def total_steps(self) -> int:
+        """Number of steps, if time does not end the run before."""
+        return self.total_epochs * self.batches.per_epoch if self.steps is None else self.steps
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the state can be saved here: the caches of an incremental objective must just have been dropped.
+
+        They carry the rounding of what they went through, and no state has them.
+        """
+        return self._objective is None or self.counters.step % self.refresh_steps == 0
 
     def run(self) -> Iterator[bool]:
         """Train to the end, yielding after each step whether it ended an epoch."""
-        while self.counters.epoch < self.total_epochs:
-            if self.prune_density is not None and self.held is None and self.counters.epoch >= self.epochs:
-                self._prune(self.prune_density)
-            index = self.batches.take()
-            self._step(self.split.x[index], self.split.y[index])
-            epoch_done = self.batches.position == 0
+        while not self.done:
+            if self._prunes_at(self.epochs):
+                self._prune()
+            self._step()
+            epoch_done = self.batches.epoch_done
             self.counters.epoch += epoch_done
-            if self.prune_density is not None and self.held is None and self.counters.epoch == self.total_epochs:
-                self._prune(self.prune_density)
+            if self._prunes_at(self.total_epochs):
+                self._prune()
+            if self._objective is not None and self.resumable:
+                self._objective.forget()
             yield epoch_done
 
     def layer_rows(self) -> list[dict[str, Any]]:
@@ -154,6 +217,7 @@ class Training:
             "counters": asdict(self.counters),
             "tallies": {name: {move: asdict(t) for move, t in moves.items()} for name, moves in self.tallies.items()},
             "held": self.held,
+            "fresh_losses": self.fresh_losses,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -163,24 +227,40 @@ class Training:
         self.batches.load_state_dict(state["batches"])
         self.counters = Counters(**state["counters"])
         self.tallies = {name: {m: Tally(**t) for m, t in moves.items()} for name, moves in state["tallies"].items()}
-        self.held = state["held"]
+        self.held, self.fresh_losses = state["held"], state["fresh_losses"]
 
-    def _step(self, x: Tensor, y: Tensor) -> None:
+    def _step(self) -> None:
         start = time.perf_counter()
         if self.chain is not None:
-            self._propose(self.chain, x, y)
+            self._propose(self.chain)
         else:
-            self._descend(x, y)
+            self._descend(*self._take())
         self.counters.step += 1
         self.counters.seconds += time.perf_counter() - start
 
-    def _propose(self, chain: GreedyMCMC, x: Tensor, y: Tensor) -> None:
+    def _take(self) -> tuple[Tensor, Tensor]:
+        """Return the next batch; of one that comes again the same tensors, by which an objective knows its caches."""
+        index = self.batches.take()
+        if self._batch is None or self._batch[0] is not index:
+            whole = isinstance(index, slice)
+            x, y = self.split.x, self.split.y
+            self._batch = (index, x if whole else x[index], y if whole else y[index])
+        return self._batch[1:]
+
+    def _propose(self, chain: GreedyMCMC) -> None:
         self.model.eval()  # a chain's loss must be a function of the parameters: no dropout, no batch statistics
-        chain.step(lambda: cross_entropies(self.model(x), y))
+        self._grow()
+        fresh = self.growth is not None and self.batches.fresh
+        x, y = self._take()
+        loss = self._loss(x, y)
+        if fresh:
+            with torch.no_grad():
+                self.fresh_losses.append(float(loss().double().mean()))
+            self._count(1, len(y))
+        chain.step(loss)
         info = chain.info
         assert info is not None  # noqa: S101 -- a step has been made
-        self.counters.evaluations += info.evaluations
-        self.counters.samples += info.evaluations * len(y)
+        self._count(info.evaluations, len(y))
         self.counters.proposals += info.proposed
         self.counters.accepted += info.accepted
         for name, layer in info.layers.items():
@@ -190,6 +270,28 @@ class Training:
                 tally.proposed += done.proposed
                 tally.accepted += done.accepted
 
+    def _loss(self, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+        """Return the loss of a batch as a chain wants it."""
+        if self._objective is not None:
+            bound: Callable[[], Tensor] = self._objective.bind(x, y)
+            return bound
+        parts = portions(x, y)
+        return lambda: torch.cat([cross_entropies(self.model(x), y) for x, y in parts])
+
+    def _grow(self) -> None:
+        """Let the batch grow if the next one is to be drawn and the fresh losses say so."""
+        size = self.batches.size
+        if self.growth is None or size is None or not self.batches.fresh:
+            return
+        grown = self.growth.next_size(size, self.batches.n, self.fresh_losses)
+        if grown > size:
+            self.batches.resize(grown)
+            self.fresh_losses = []
+
+    def _count(self, evaluations: int, samples: int) -> None:
+        self.counters.evaluations += evaluations
+        self.counters.samples += evaluations * samples
+
     def _descend(self, x: Tensor, y: Tensor) -> None:
         self.model.train()
 
@@ -197,15 +299,18 @@ class Training:
             self.optimizer.zero_grad()
             loss = cross_entropy(self.model(x), y)
             loss.backward()
-            self.counters.evaluations += 1
+            self._count(1, len(y))
             self.counters.gradients += 1
-            self.counters.samples += len(y)
             return loss
 
         self.optimizer.step(closure)
         if self.held is not None:
             apply_masks(self.model, self.held)
 
-    def _prune(self, density: float) -> None:
-        self.held = keep_masks(Magnitude()(weights(self.model)), 1 - density, self.prune_scope)
+    def _prunes_at(self, epoch: int | None) -> bool:
+        return self.prune_density is not None and self.held is None and self.counters.epoch == epoch
+
+    def _prune(self) -> None:
+        assert self.prune_density is not None  # noqa: S101 -- _prunes_at has looked
+        self.held = keep_masks(Magnitude()(weights(self.model)), 1 - self.prune_density, self.prune_scope)
         apply_masks(self.model, self.held)

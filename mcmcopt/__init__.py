@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from mcmcopt.chain.slabs import Gaussian as Gaussian
     from mcmcopt.chain.slabs import Laplace as Laplace
     from mcmcopt.chain.slabs import StudentT as StudentT
+    from mcmcopt.loss.incremental import IncrementalLoss as IncrementalLoss
     from mcmcopt.loss.objective import Objective as Objective
+    from mcmcopt.loss.objective import SpeculativeObjective as SpeculativeObjective
     from mcmcopt.optim.greedy_mcmc import GreedyMCMC as GreedyMCMC
 
 _HOMES = {
@@ -32,7 +34,8 @@ _HOMES = {
     "mcmcopt.chain.priors": ("SpikeSlab",),
     "mcmcopt.chain.schedule": ("GeometricAnnealing",),
     "mcmcopt.chain.slabs": ("DalalyanTsybakov", "Gaussian", "Laplace", "StudentT"),
-    "mcmcopt.loss.objective": ("Objective",),
+    "mcmcopt.loss.incremental": ("IncrementalLoss",),
+    "mcmcopt.loss.objective": ("Objective", "SpeculativeObjective"),
     "mcmcopt.optim.greedy_mcmc": ("GreedyMCMC",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from mcmcopt.chain.layer import Layer
 from mcmcopt.chain.moves import Edits, Move
+
+Learned: TypeAlias = tuple[float, int]
+"""The adapted log-scale of a move and the number of its adaptations as they were before it learnt."""
 
 
 class Kernel:
@@ -40,13 +44,19 @@ class Kernel:
         """Return a move's proposal scale, lr · rms · exp(adapted part)."""
         return lr * self.layer.rms * math.exp(self._log_scale[move])
 
-    def adapt(self, move: int, lr: float, edits: Edits, accepted: bool) -> None:
-        """Learn from a decision."""
-        log_scale, t = float(self._log_scale[move]), int(self._adaptations[move])
+    def adapt(self, move: int, lr: float, edits: Edits, accepted: bool) -> Learned | None:
+        """Learn from a decision and return what `forget` needs to undo that, None where nothing was learnt."""
+        log_scale, t = self._log_scale.item(move), self._adaptations.item(move)
         adapted = self.moves[move].adapt(log_scale, t, edits, accepted, lr * self.layer.rms)
-        if adapted is not None:
-            self._log_scale[move] = adapted
-            self._adaptations[move] = t + 1
+        if adapted is None:
+            return None
+        self._log_scale[move] = adapted
+        self._adaptations[move] = t + 1
+        return log_scale, t
+
+    def forget(self, move: int, learned: Learned) -> None:
+        """Undo the last `adapt` of a move."""
+        self._log_scale[move], self._adaptations[move] = learned
 
     def snapshot(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return a copy of the adaptation's state."""

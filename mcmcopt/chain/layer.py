@@ -101,7 +101,7 @@ class Layer:
     def representable(self, values: Tensor) -> Tensor:
         """Return float64 values rounded to the nearest ones that the parameter's dtype can store."""
         dtype = self.values.dtype
-        return values if dtype is torch.float64 else values.to(dtype).double()
+        return values if dtype is torch.float64 else values.type(dtype).double()
 
 
 class Kind(Enum):

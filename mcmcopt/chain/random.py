@@ -41,7 +41,7 @@ class Streams:
 
     def at(self, index: int, purpose: Purpose = Purpose.PROPOSAL) -> np.random.Generator:
         """Return the generator at the start of stream `index`; it is valid until the next call."""
-        self._counter[:] = (0, 0, index, purpose)
+        self._counter[2], self._counter[3] = index, purpose
         self._bits.state = self._state
         return self._generator
 

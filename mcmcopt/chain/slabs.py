@@ -70,11 +70,11 @@ class Gaussian(Slab):
 
     def log_density(self, x: Tensor) -> float:
         """Return Σ log s(x) of a vector, in one pass: births and deaths ask for it all the time."""
-        return -0.5 * float(x.dot(x)) / self.scale**2 - len(x) * self._constant
+        return -0.5 * _squared_norm(x) / self.scale**2 - x.shape[0] * self._constant
 
     def log_ratio(self, new: Tensor, old: Tensor) -> float:
         """Return Σ log s(new) - log s(old)."""
-        return (float(old.dot(old)) - float(new.dot(new))) / (2 * self.scale**2)
+        return (_squared_norm(old) - _squared_norm(new)) / (2 * self.scale**2)
 
     def sample(self, n: int, rng: np.random.Generator) -> Tensor:
         """Return n independent draws."""
@@ -143,3 +143,11 @@ class Laplace(Slab):
     def sample(self, n: int, rng: np.random.Generator) -> Tensor:
         """Return n independent draws."""
         return torch.from_numpy(rng.laplace(0.0, self.scale, n))
+
+
+def _squared_norm(x: Tensor) -> float:
+    """Return Σ x²; of the single weights that most proposals change, without a tensor operation."""
+    if x.shape[0] == 1:
+        value = float(x.item())
+        return value * value
+    return float(x.dot(x))

@@ -6,7 +6,7 @@ when it returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -27,6 +27,10 @@ class Objective(Protocol):
     """The loss of one batch as a function of the parameters.
 
     A loss is a scalar, or one loss per sample in a tensor of any shape, which means their mean.
+
+    An objective may have an attribute `lower_bound: float`, a value that no loss it returns lies below (0 for a
+    cross-entropy); without it nothing is assumed.  The optimizer reads it once per step and rejects without a call of
+    `propose` what not even that loss could make acceptable.
     """
 
     def evaluate(self) -> Tensor:
@@ -35,11 +39,22 @@ class Objective(Protocol):
     def propose(self, change: Change) -> Tensor:
         """Return the loss that the change would give; the parameters are as before when this returns."""
 
-    def commit(self) -> None:
-        """Take note that the optimizer has written the change proposed last."""
+    def commit(self, number: int = 0) -> None:
+        """Take note that the optimizer has written the change proposed last; of several, the one of that number."""
 
     def rollback(self) -> None:
-        """Forget the change proposed last."""
+        """Forget the change or the changes proposed last."""
+
+
+@runtime_checkable
+class SpeculativeObjective(Objective, Protocol):
+    """An objective that scores several proposals at less than the cost of one after the other."""
+
+    def propose_many(self, changes: Sequence[Change]) -> list[Tensor]:
+        """Return the losses that the changes would give, each of them alone; the parameters are as before after it.
+
+        `commit(number)` then keeps number `number` of them and forgets the rest, `rollback()` forgets all.
+        """
 
 
 def write(change: Change) -> None:
@@ -98,7 +113,7 @@ class ClosureObjective:
         with lent(change):
             return self.evaluate()
 
-    def commit(self) -> None:
+    def commit(self, number: int = 0) -> None:
         """Do nothing: the closure reads the parameters anew each time."""
 
     def rollback(self) -> None:

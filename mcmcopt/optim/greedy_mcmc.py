@@ -34,8 +34,9 @@ from mcmcopt.chain.random import Streams
 from mcmcopt.loss.guards import guarded
 from mcmcopt.loss.objective import Closure, ClosureObjective, Objective
 from mcmcopt.optim import checkpoint, setup
-from mcmcopt.optim.info import LayerInfo, LayerTally, StepInfo
+from mcmcopt.optim.info import LayerTally, StepInfo, report
 from mcmcopt.optim.selection import Candidate, modules, probabilities
+from mcmcopt.optim.speculation import AutoWindow, Speculate, check_speculate
 from mcmcopt.optim.sweep import Sweep, Turn
 
 Lam: TypeAlias = float | Callable[[int], float]
@@ -62,6 +63,9 @@ class GreedyMCMC(Optimizer):
         adapt: whether proposal scales are adapted.
         grad: whether the closure calls `backward()`; None finds out during the first step.  Say True for a closure
             that differentiates in other ways (`torch.autograd.grad` with respect to its inputs).
+        speculate: how many proposals are scored together from one state, if the objective has `propose_many` (a
+            closure has not); the chain is the same whatever it is. `"auto"` finds out by the clock which is fastest,
+            each process by its own: say a number where evaluations communicate between processes.
         seed: key of the chain's own random streams.
 
     Raises:
@@ -83,6 +87,7 @@ class GreedyMCMC(Optimizer):
         rule: Rule = "metropolis",
         adapt: bool = True,
         grad: bool | None = None,
+        speculate: Speculate = 1,
         seed: int = 0,
     ) -> None:
         if init not in ("dense", "prior"):
@@ -96,6 +101,8 @@ class GreedyMCMC(Optimizer):
         self.n_proposals = n_proposals
         self.rule: Rule = rule
         self.grad = grad
+        self.speculate: Speculate = check_speculate(speculate)
+        self._auto = AutoWindow()  # not in the state dict: no decision depends on it
         self.info: StepInfo | None = None
         self._init = init
         self._warned = False
@@ -176,7 +183,9 @@ class GreedyMCMC(Optimizer):
         turns = self._turns()
         objective = closure if isinstance(closure, Objective) else ClosureObjective(closure, self._kernels, self.grad)
         loss, evaluations = self._present_loss(objective)
-        sweep = Sweep(objective, turns, self._streams, self.rule)
+        sweep = Sweep(
+            objective, turns, self._streams, self.rule, self._auto if self.speculate == "auto" else self.speculate
+        )
         try:
             current = sweep.run(loss, self.param_groups[0]["proposal"], self.n_proposals)
         except BaseException:
@@ -187,7 +196,9 @@ class GreedyMCMC(Optimizer):
             group["proposal"] += self.n_proposals
         for layer in self._layers():
             layer.mark_written()
-        self.info = self._report(float(current.mean()), turns, sweep, evaluations)
+        sweep.counts.evaluations += evaluations
+        tallies = {turn.kernel.layer.param: turn.tally for turn in turns}
+        self.info = report(self.param_groups, self._kernels, tallies, float(current.mean()), sweep.counts)
         return current.mean().to(loss.dtype)
 
     def state_dict(self) -> dict[str, Any]:
@@ -214,7 +225,7 @@ class GreedyMCMC(Optimizer):
             self._restored = None
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("n_proposals", "rule", "grad", "info", "_init", "_warned", "_restored")
+        names = ("n_proposals", "rule", "grad", "speculate", "info", "_auto", "_init", "_warned", "_restored")
         own = {name: getattr(self, name) for name in names}
         return {**super().__getstate__(), **own}
 
@@ -312,35 +323,3 @@ class GreedyMCMC(Optimizer):
                 "blurred by that much in log units. Return one loss per sample (reduction='none'), or a wider dtype",
                 stacklevel=6,  # past _present_loss and torch's two wrappers of step
             )
-
-    def _report(self, loss: float, turns: Sequence[Turn], sweep: Sweep, evaluations: int) -> StepInfo:
-        lams = {group["lam"] for group in self.param_groups}
-        lam = lams.pop() if len(lams) == 1 else math.nan
-        tallies = {turn.kernel.layer.param: turn.tally for turn in turns}
-        layers, excess = {}, 0.0
-        for group in self.param_groups:
-            for param in group["params"]:
-                kernel = self._kernels[param]
-                layer, tally = kernel.layer, tallies.get(param, LayerTally())
-                layers[layer.name] = LayerInfo(
-                    blocks=layer.tiling.count,
-                    active=layer.active,
-                    size=layer.tiling.numel,
-                    active_entries=layer.active_entries,
-                    is_weight=param.dim() >= 2,
-                    impossible=tally.impossible,
-                    moves=tally.moves,
-                    scales={repr(kernel.moves[i]): kernel.scale(i, float(group["lr"])) for i in kernel.choices},
-                )
-                excess += layer.active_entries / (2 * group["lam"]) if group["lam"] else math.inf
-        return StepInfo(
-            step=self.param_groups[0]["step"],
-            lam=lam,
-            loss=loss,
-            data_term=-lam * loss,
-            log_prior=log_prior(self._layers()),
-            thermal_excess=excess,
-            evaluations=evaluations + sweep.evaluations,
-            non_finite=sweep.non_finite,
-            layers=layers,
-        )

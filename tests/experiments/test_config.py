@@ -47,6 +47,34 @@ def test_missing_value_is_named():
         resolved(cfg)
 
 
+def test_settings_tuned_to_a_network_are_its_own():
+    """They come with optimizer and model, replace what is meant for digits, and give way to the command line."""
+    cifar = ("data=cifar10", "model=cnn60k", "data.root=x")
+    chain = resolved(composed("optimizer=mcmc", *cifar))
+    assert chain["optimizer"]["prior"] == {"_target_": "mcmcopt.Gaussian", "scale": 0.3}
+    assert chain["optimizer"]["groups"] is None
+    assert (chain["train"]["epochs"], chain["train"]["incremental"], chain["threads"]) == (None, True, 2)
+    assert (chain["name"], chain["data"]["name"]) == ("mcmc", "cifar10")
+    own = resolved(composed("optimizer=mcmc", *cifar, "threads=1", "optimizer.lam.end=2", "train.growth=null"))
+    assert (own["threads"], own["optimizer"]["lam"]["end"], own["train"]["growth"]) == (1, 2, None)
+    sgd = resolved(composed("optimizer=sgd", *cifar))
+    assert (sgd["optimizer"]["lr"], sgd["train"]["batch_size"], sgd["train"]["epochs"]) == (0.005, 256, 12)
+    digits = resolved(composed("optimizer=mcmc"))
+    assert (digits["optimizer"]["lam"], list(digits["optimizer"]["groups"]), digits["threads"]) == (3600, ["fc2"], 1)
+    assert (digits["train"]["incremental"], digits["train"]["growth"], digits["train"]["epochs"]) == (False, None, 400)
+
+
+def test_tuned_settings_name_an_optimizer_and_a_model():
+    stems = {part: {path.stem for path in (ROOT / "conf" / part).glob("*.yaml")} for part in ("optimizer", "model")}
+    pairs = {f"{optimizer}_{model}" for optimizer in stems["optimizer"] for model in stems["model"]}
+    assert {path.stem for path in (ROOT / "conf" / "tuned").glob("*.yaml")} - {"for_digits_off"} <= pairs
+
+
+def test_cifar10_needs_to_know_where():
+    with pytest.raises(MissingMandatoryValue, match="root"):
+        resolved(composed("data=cifar10", "model=cnn60k"))
+
+
 def test_interpolations():
     assert resolved(composed("seed=3"))["optimizer"]["seed"] == 3
 

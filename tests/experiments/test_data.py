@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.data import Batches, digits
+from experiments.batches import Batches
+from experiments.data import digits, portions
 from experiments.models import mlp
 from mcmcopt.sparsity import count
 
@@ -34,6 +35,14 @@ def test_stratified_parts_have_the_classes_in_proportion():
     whole = sum(torch.bincount(part.y, minlength=10) for part in (data.train, data.validation, data.test))
     for part in (data.train, data.validation, data.test):
         assert (torch.bincount(part.y) - whole * len(part) / 1797).abs().max() <= 1.01
+
+
+def test_portions_hold_every_sample_in_order():
+    x, y = torch.arange(70).view(10, 7), torch.arange(10)
+    parts = portions(x, y, values=22)
+    assert [len(part) for _, part in parts] == [3, 3, 3, 1]
+    assert torch.equal(torch.cat([part for part, _ in parts]), x)
+    assert len(portions(x, y, values=1)) == 10
 
 
 def test_wrong_sizes_are_named():

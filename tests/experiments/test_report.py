@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from experiments import analysis, choose, plot
+from experiments import analysis, choose, plot, plot_curves
 from experiments.job import run
 from experiments.page import COLUMNS, number
 from experiments.record import write_csv
@@ -107,7 +107,7 @@ def test_choose_ranks_by_validation_and_never_opens_test_results(outputs, tmp_pa
     for name in ("summary.json", "checkpoint.pt"):
         for path in copy.rglob(name):
             path.unlink()
-    for path in copy.rglob("resistance.csv"):
+    for path in (*copy.rglob("resistance.csv"), *copy.rglob("metrics.csv")):
         with path.open() as file:
             table = [{k: v for k, v in row.items() if not k.startswith("test")} for row in csv.DictReader(file)]
         write_csv(path, list(table[0]), table)
@@ -124,10 +124,52 @@ def test_choose_ranks_by_validation_and_never_opens_test_results(outputs, tmp_pa
         choose.ranking([copy], at=0.123)
 
 
+def test_choosing_needs_validation_data(outputs, tmp_path):
+    import shutil
+
+    shutil.copytree(outputs, tmp_path / "copy")
+    for path in (tmp_path / "copy").rglob("metrics.csv"):
+        with path.open() as file:
+            table = list(csv.DictReader(file))
+        write_csv(path, list(table[0]), [{**row, "validation_accuracy": None} for row in table])
+    with pytest.raises(ValueError, match="n_validation"):
+        choose.ranking([tmp_path / "copy"])
+    plot.plot([tmp_path / "copy"], tmp_path / "page")  # shows test accuracy instead
+    assert (tmp_path / "page" / "traces.svg").exists()
+
+
+def test_curves_say_what_the_runs_say(outputs, tmp_path, capsys):
+    assert plot_curves.main([str(outputs), "--out", str(tmp_path)]) == 0
+    assert "<svg" in (tmp_path / "curves.svg").read_text()
+    with (tmp_path / "curves.csv").open() as file:
+        rows = {row["label"]: row for row in csv.DictReader(file)}
+    sets = {group.label: group for group in analysis.groups(analysis.find_runs([outputs]))}
+    assert rows.keys() == sets.keys()
+    for label, group in sets.items():
+        last = group.values("test_accuracy")
+        assert float(rows[label]["test_accuracy_mean"]) == pytest.approx(last.mean())
+        assert float(rows[label]["test_accuracy_max"]) == last.max()
+        assert float(rows[label]["proposals_mean"]) == group.values("proposals").mean()
+    assert rows["mcmc"]["seconds_to_60"] == ""
+    assert "curves.csv" in capsys.readouterr().out
+
+
+def test_traces_of_unequal_length_meet_on_a_common_grid():
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    times = (np.array([0.0, 1.0, 4.0]), np.array([0.0, 2.0, 3.0, 5.0]))
+    group = SimpleNamespace(runs=[SimpleNamespace(metrics={"seconds": t, "loss": 10 - t}) for t in times])
+    x, y = analysis.traces(group, "seconds", "loss", points=9)
+    assert x.tolist() == np.linspace(0, 4, 9).tolist()
+    assert y == pytest.approx(np.broadcast_to(10 - x, (2, 9)))
+
+
 def test_nothing_to_draw(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "status.json").write_text('{"status": "failed"}')
-    for command in (plot, choose):
+    for command in (plot, choose, plot_curves):
         assert command.main([str(tmp_path), str(tmp_path / "none")]) == 1
         message = capsys.readouterr().err
         assert "status.json" in message

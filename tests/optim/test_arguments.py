@@ -20,6 +20,7 @@ BAD = {
     "rule": ["greedy", None, 1],
     "adapt": ["x", None, 1],
     "grad": ["x", 0, 1],
+    "speculate": [0, -2, 1.5, "x", "AUTO", True, False, None],
     "seed": [-1, 2**128, 1.5, "x", True, None],
 }
 CASES = [(name, value) for name, values in BAD.items() for value in values]

@@ -37,7 +37,7 @@ def test_the_report_agrees_with_the_state(config, per_sample):
         assert info.log_prior == optimizer.log_prior()
         assert info.log_target == info.data_term + info.log_prior
         assert info.evaluations == len(calls) == info.proposed + (2 if step == 1 else 1)  # the first one is checked
-        assert info.non_finite == 0
+        assert info.non_finite == info.speculated == info.early == 0
         impossible = sum(layer.impossible for layer in info.layers.values())
         assert info.proposed + impossible == optimizer.n_proposals
         for layer, param in zip(info.layers.values(), model.parameters(), strict=True):

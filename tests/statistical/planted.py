@@ -212,12 +212,12 @@ def _square_root(self: Streams, *args: Any) -> Any:
     return _Watched(_at(self, *args), 2.0)
 
 
-_propose = sweep.Sweep._propose
+_stand_at = sweep.Sweep._stand_at
 
 
-def _stale(self: sweep.Sweep, index: int, current: torch.Tensor) -> torch.Tensor:
-    _propose(self, index, current)
-    return current
+def _stale(self: sweep.Sweep, loss: torch.Tensor) -> None:
+    if not hasattr(self, "_current"):  # the first loss of the step serves to its end
+        _stand_at(self, loss)
 
 
 _decrease = sweep.loss_decrease
@@ -476,7 +476,7 @@ ERRORS: dict[str, Planted] = {
         ("C2 acceptance", "not finite", "C5 invariance flip", "C13 moments"),
     ),
     "loss stale after an acceptance": Planted(
-        _on(sweep.Sweep, "_propose", _stale), ("C2 transitions binary", "C13 moments")
+        _on(sweep.Sweep, "_stand_at", _stale), ("C2 transitions binary", "C13 moments")
     ),
     "rejection by subtraction": Planted(_on(objective, "lent", _lent_by_subtraction), ("C2 acceptance",)),
     "nan accepted": Planted(_on(sweep, "loss_decrease", _nan_accepted), ("not finite",)),

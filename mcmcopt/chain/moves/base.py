@@ -44,6 +44,8 @@ class Move(ABC):
     def adapt(self, log_scale: float, t: int, edits: Edits, accepted: bool, unit: float) -> float | None:
         """Return the adapted part of the log-scale after a decision, or None where there is nothing to learn.
 
+        A pure function: speculation calls it ahead of a decision as if that were a rejection.
+
         Args:
             log_scale: its present value.
             t: how often it was adapted before.

@@ -46,7 +46,7 @@ class RandomWalk(Move):
             return None
         indices = self._choose(layer, rng)
         old = layer.read(indices)
-        new = layer.representable(old + torch.from_numpy(scale * self._sample(len(indices), rng)))
+        new = layer.representable(old + torch.from_numpy(scale * self._sample(indices.shape[0], rng)))
         return (Edit(layer, Kind.WALK, -1, indices, old, new),)
 
     def log_q_ratio(self, edits: Edits, scale: float) -> float:
@@ -55,7 +55,7 @@ class RandomWalk(Move):
 
     def adapt(self, log_scale: float, t: int, edits: Edits, accepted: bool, unit: float) -> float | None:
         """Steer towards 0.44 accepted for one coordinate, 0.234 for several (Roberts and Rosenthal 2001)."""
-        return adapt.towards_acceptance(log_scale, t, accepted, 0.44 if len(edits[0].indices) == 1 else 0.234)
+        return adapt.towards_acceptance(log_scale, t, accepted, 0.44 if edits[0].indices.shape[0] == 1 else 0.234)
 
     def _choose(self, layer: Layer, rng: np.random.Generator) -> torch.Tensor:
         support, tiling = layer.support, layer.tiling

@@ -61,7 +61,9 @@ class TransDimensional(Move):
         Fitting g to accepted births alone shrinks it without end: tiny births are accepted most easily.
         """
         if edits[0].kind is Kind.DEATH:
-            return adapt.towards_values(log_scale, t, float(edits[0].old.square().mean()) / unit**2)
+            old = edits[0].old
+            mean_square = float(old.square().mean()) if old.shape[0] > 1 else old.item() * old.item()
+            return adapt.towards_values(log_scale, t, mean_square / unit**2)
         return None
 
     def _birth(self, layer: Layer, block: int, scale: float, rng: np.random.Generator) -> Edit:

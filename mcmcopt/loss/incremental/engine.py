@@ -1,0 +1,397 @@
+"""The loss of a proposal at the price of what it changes.
+
+    ℓ(w') = loss(z + Δz),   Δz pushed from the changed weights through the operations that they reach
+
+The activations of every operation are kept for the bound batch.  A proposal computes the changed channels of each
+operation below the changed weights into memory of its own; `commit` moves them into the cache, `rollback` forgets them,
+so that after it everything is bitwise as before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mcmcopt.loss.incremental.fill import fill
+from mcmcopt.loss.incremental.graph import Graph, Node, UntraceableError, check_modes, modes, trace
+from mcmcopt.loss.incremental.layout import Codes, Full, Major, Patch, Rows, features_of
+from mcmcopt.loss.incremental.losses import LossFunction, make_head
+from mcmcopt.loss.incremental.memory import Plan, plan
+from mcmcopt.loss.incremental.rules import Alias, Rule, choose
+from mcmcopt.loss.incremental.tiles import Tiles
+from mcmcopt.loss.objective import Change, ClosureObjective
+
+
+class IncrementalLoss:
+    """Scores proposals on a model by recomputing only what they change; the chain and its decisions stay the same.
+
+    Args:
+        model: any module; one that torch.fx cannot trace is evaluated as a plain closure, with a warning.
+        loss_fn: of (model(x), y), for example `nn.CrossEntropyLoss()`.
+        memory_budget: bytes that cached activations may take; None: no limit.
+        refresh_every: commits after which the next `evaluate` computes all activations afresh, which bounds rounding.
+        layout: `"tiles"` (sample-minor, the CPU kernels), `"major"` (torch operations, as on CUDA), or `"auto"`.
+
+    What breaks the guarantee: parameters written through `.data`, which leaves no trace; all other writes by others
+    are noticed at the next `evaluate`, that is at the start of the next step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        *,
+        memory_budget: int | None = None,
+        refresh_every: int = 1000,
+        layout: str = "auto",
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
+        if not callable(loss_fn):
+            raise TypeError(f"loss_fn must be callable with (outputs, y), got {loss_fn!r}")
+        if memory_budget is not None and memory_budget <= 0:
+            raise ValueError(f"memory_budget must be a positive number of bytes or None, got {memory_budget!r}")
+        if isinstance(refresh_every, bool) or not isinstance(refresh_every, int) or refresh_every < 1:
+            raise ValueError(f"refresh_every must be an integer of at least 1, got {refresh_every!r}")
+        if layout not in ("auto", "tiles", "major"):
+            raise ValueError(f'layout must be "auto", "tiles" or "major", got {layout!r}')
+        self.model, self.loss_fn = model, loss_fn
+        self.memory_budget, self.refresh_every, self.layout = memory_budget, refresh_every, layout
+        self._graph: Graph | None = None
+        self._rules: list[Rule] = []
+        self._untraceable = False
+        self._warned: set[str] = set()
+        self._bound: Bound | None = None
+
+    def bind(self, x: Tensor, y: Any) -> Bound | ClosureObjective:
+        """Return the objective of one batch; the same tensors again return the same objective with its cache.
+
+        One batch is held at a time: binding another one frees the cached activations of the last.
+
+        Args:
+            x: inputs (samples, …), as the model takes them; integers where the model normalises them itself.
+            y: targets, as the loss takes them.
+
+        Raises:
+            ValueError: for an empty batch, or one whose activations exceed the memory budget.
+            ClosureError: for a model in train mode that would make the loss random.
+        """
+        if not isinstance(x, Tensor) or x.dim() < 1 or len(x) == 0:
+            raise ValueError(f"x must be a tensor with at least one sample, got {_describe(x)}")
+        if isinstance(y, Tensor) and len(y) != len(x):
+            raise ValueError(f"x and y must have as many samples, got {len(x)} and {len(y)}")
+        bound = self._bound
+        if bound is not None and bound.is_of(x, y):
+            return bound
+        if self._bound is not None:
+            self._bound.drop()
+            self._bound = None
+        graph = self._trace(x)
+        if graph is None:
+            return ClosureObjective(lambda: self.loss_fn(self.model(x), y), self.model.parameters(), None)
+        self._bound = Bound(self, x, y)
+        return self._bound
+
+    def memory(self, n: int) -> int:
+        """Return the bytes that cached activations of n samples take; a batch must have been bound before."""
+        if self._graph is None:
+            raise RuntimeError("bind a batch first: the shapes of activations are not known before")
+        return self._plan(n).bytes
+
+    def forget(self) -> None:
+        """Drop cached activations: the next evaluation computes all of them afresh, as a resumed run would."""
+        if self._bound is not None:
+            self._bound.drop()
+
+    def _plan(self, n: int) -> Plan:
+        assert self._graph is not None  # noqa: S101 -- the callers have traced
+        tiled = self.layout == "tiles" or (self.layout == "auto" and _suits_tiles(self._graph))
+        return plan(self._graph, self._rules, n, tiled)
+
+    def _trace(self, x: Tensor) -> Graph | None:
+        check_modes(self.model)
+        if self._untraceable:
+            return None
+        if self._graph is None or self._graph.modes != modes(self.model) or _signature(x) != self._traced_for:
+            try:
+                with torch.no_grad():
+                    self._graph = trace(self.model, x)
+            except UntraceableError as error:
+                self._untraceable = True
+                warnings.warn(
+                    f"{type(self.model).__name__} is evaluated whole for every proposal: {error}", stacklevel=4
+                )
+                return None
+            self._traced_for = _signature(x)
+            self._rules = [choose(node, self._graph.nodes) for node in self._graph.nodes]
+            self._warn_of_dense_operations()
+        return self._graph
+
+    def _warn_of_dense_operations(self) -> None:
+        assert self._graph is not None  # noqa: S101 -- called after tracing
+        known = (nn.LayerNorm, nn.GroupNorm, nn.Softmax, nn.LogSoftmax)
+        dense = [
+            node.label
+            for node, rule in zip(self._graph.nodes, self._rules, strict=True)
+            if type(rule) is Rule and node.depends and node.shape is not None and not isinstance(node.module, known)
+        ]
+        new = [label for label in dict.fromkeys(dense) if label not in self._warned]
+        if new:
+            self._warned.update(new)
+            warnings.warn(
+                f"no incremental rule for {', '.join(new)}: computed whole from cached inputs wherever a change "
+                "reaches it, which is right but slower",
+                stacklevel=5,
+            )
+
+
+class Bound:
+    """The loss of a model on one batch; implements `SpeculativeObjective`.
+
+    Args:
+        owner: the engine.
+        x, y: the batch.
+    """
+
+    def __init__(self, owner: IncrementalLoss, x: Tensor, y: Any) -> None:
+        self._owner, self._x, self._y = owner, x, y
+        self._batch = _versions([x, y])
+        self._filled = False
+        self._overlays: list[tuple[dict[int, Patch], Change, Tensor]] = []
+        self._set_up()
+
+    def __call__(self) -> Tensor:
+        """Return the loss at the present parameters, as a plain closure would."""
+        return self.evaluate()
+
+    @property
+    def lower_bound(self) -> float:
+        """What the loss never lies below."""
+        return self._head.lower_bound
+
+    @property
+    def bytes(self) -> int:
+        """What the cached activations take."""
+        return self._plan.bytes
+
+    def is_of(self, x: Tensor, y: Any) -> bool:
+        """Whether these are the batch's tensors, unchanged."""
+        return x is self._x and y is self._y and self._batch == _versions([x, y])
+
+    def evaluate(self) -> Tensor:
+        """Return the loss at the present parameters, from the cache while that is known to be right.
+
+        All is computed afresh after `refresh_every` commits, and whenever parameters, buffers, the batch or train and
+        eval modes were changed by others.
+        """
+        check_modes(self._owner.model)
+        if self._graph.modes != modes(self._owner.model) or self._batch != _versions([self._x, self._y]):
+            self._owner._trace(self._x)
+            self._batch = _versions([self._x, self._y])
+            self._set_up()
+            self._filled = False
+        self._discard()
+        if not self._filled or self._commits >= self._owner.refresh_every or self._written != self._present():
+            self._fill()
+        return self._loss.clone()
+
+    def propose(self, change: Change) -> Tensor:
+        """Return the loss that a change would give; nothing that others see is touched."""
+        return self.propose_many([change])[0]
+
+    def propose_many(self, changes: Sequence[Change]) -> list[Tensor]:
+        """Return the losses that several changes would give, each from the present state."""
+        if not self._filled:
+            self._fill()
+        self._discard()
+        try:
+            with torch.no_grad():
+                for change in changes:
+                    self._overlays.append(self._score(change))
+        except BaseException:
+            self._discard()
+            raise
+        return [loss for _, _, loss in self._overlays]
+
+    def commit(self, number: int = 0) -> None:
+        """Move what proposal `number` changed into the cache; the optimizer has written the parameters."""
+        overlay, change, loss = self._overlays.pop(number)
+        for index, patch in overlay.items():
+            if patch is None or isinstance(self._rules[index], Alias):
+                continue
+            if isinstance(patch, Full):
+                self.backend.buffers.give(self._values[index])
+                if isinstance(patch.data, Tensor):
+                    patch.data.from_buffers = True  # type: ignore[attr-defined] # it may be given back when replaced
+                self._values[index] = patch.data
+            else:
+                self.backend.put(self._values[index], patch)
+                self.backend.buffers.give(patch.data)
+        self._loss = loss
+        self._commits += 1
+        for param in change:
+            self._written[param] = (param._version, param.data_ptr())
+        self._discard()
+
+    def rollback(self) -> None:
+        """Forget the proposals made last."""
+        self._discard()
+
+    def drop(self) -> None:
+        """Free the cached activations; they are computed again when needed."""
+        self._filled = False
+        self._overlays.clear()
+        self._values = [None] * len(self.nodes)
+        self.backend.buffers = type(self.backend.buffers)()
+
+    # what rules see
+
+    def cached(self, index: int) -> Tensor:
+        """Return a node's cached activation in the backend's layout."""
+        value = self._values[self._roots[index]]
+        assert isinstance(value, Tensor)  # noqa: S101 -- planned to be stored
+        return value
+
+    def codes(self, index: int) -> Codes | None:
+        """Return a node's activation as integer codes, if it is kept so."""
+        value = self._values[index]
+        return value if isinstance(value, Codes) else None
+
+    def value(self, index: int) -> Any:
+        """Return a node's present value, patched, as torch would compute it."""
+        if index in self._majors:
+            return self._majors[index]
+        node, patch = self.nodes[index], self._overlay.get(index)
+        if node.shape is None:
+            return self._values[index] if patch is None else patch.data
+        if isinstance(patch, Full):
+            data = patch.data
+        elif isinstance(patch, Rows):
+            data = self.backend.merged(self.cached(index), patch)
+        elif (codes := self.codes(index)) is not None:
+            size = features_of(node.shape[1:])
+            scale, shift = (self.backend.column(v.repeat_interleave(size)) for v in (codes.scale, codes.shift))
+            data = codes.data * scale + shift
+        else:
+            data = self.cached(index)
+        value = self.backend.major(data, node.shape)
+        self._majors[index] = value
+        return value
+
+    def _set_up(self) -> None:
+        graph = self._owner._graph
+        assert graph is not None  # noqa: S101 -- bind has traced
+        n = len(self._x)
+        self._graph, self.nodes, self._rules = graph, graph.nodes, self._owner._rules
+        self._plan = self._owner._plan(n)
+        budget = self._owner.memory_budget
+        if budget is not None and self._plan.bytes > budget:
+            fits = max(0, int(n * budget / self._plan.bytes) // 64 * 64)
+            raise ValueError(
+                f"the activations of {n} samples take {self._plan.bytes} bytes and memory_budget is {budget}: bind at "
+                f"most about {fits} samples at a time, or raise the budget"
+            )
+        output = graph.nodes[graph.output]
+        dtype = output.dtype
+        assert dtype is not None and output.shape is not None  # noqa: S101 -- trace has looked
+        self.backend: Major
+        if self._plan.tiled and self._x.is_cpu and dtype in (torch.float32, torch.float64):
+            self.backend = Tiles(n, dtype)
+        else:
+            self.backend = Major(n, dtype, self._x.device)
+        self._roots = _roots(self.nodes, self._rules)
+        self._head = make_head(self._owner.loss_fn, self.backend, output.shape, self._y)
+        self._values: list[Any] = [None] * len(self.nodes)
+        self._overlay: dict[int, Patch] = {}
+        self._majors: dict[int, Any] = {}
+        self._commits = 0
+        self._written: dict[Tensor, tuple[int, int]] = {}
+        users: dict[Tensor, set[int]] = {}
+        for node in self.nodes:
+            for param in node.params:
+                users.setdefault(param, set()).add(node.index)
+        self._users, self._reach_of = users, {}
+
+    def _reach(self, params: Iterable[Tensor]) -> list[tuple[Node, Rule]]:
+        """Return the nodes that a change of these parameters reaches, in order."""
+        key = frozenset(id(param) for param in params)
+        if key not in self._reach_of:
+            hit: set[int] = set().union(*(self._users.get(param, set()) for param in params))
+            for node in self.nodes:
+                if any(i in hit for i in node.inputs):
+                    hit.add(node.index)
+            self._reach_of[key] = [(self.nodes[i], self._rules[i]) for i in sorted(hit)]
+        return self._reach_of[key]
+
+    def _score(self, change: Change) -> tuple[dict[int, Patch], Change, Tensor]:
+        overlay: dict[int, Patch] = {}
+        self._overlay, self._majors = overlay, {}
+        for node, rule in self._reach(change):
+            patches = [overlay.get(i) for i in node.inputs]
+            edits = {param: change[param] for param in node.params if param in change} if node.params else {}
+            if not edits and not any(patches):
+                continue
+            overlay[node.index] = rule.patch(self, patches, edits)
+        output = self._graph.output
+        patch = overlay.get(output)
+        if patch is None:
+            loss = self._loss
+        elif isinstance(patch, Full):
+            loss = self._head(patch.data)
+        else:
+            data = self.backend.merged(self.cached(output), patch)
+            loss = self._head(data)
+            self.backend.buffers.give(data)
+        self._overlay, self._majors = {}, {}
+        return overlay, change, loss
+
+    def _discard(self) -> None:
+        give = self.backend.buffers.give
+        for overlay, _, _ in self._overlays:
+            for patch in overlay.values():
+                if patch is not None and isinstance(patch.data, Tensor):
+                    give(patch.data)
+        self._overlays.clear()
+
+    @torch.no_grad()
+    def _fill(self) -> None:
+        """Compute all activations that are needed."""
+        self.backend.buffers = type(self.backend.buffers)()
+        self._values = fill(self.nodes, self._plan, self.backend, self._x)
+        self._loss = self._head(self.cached(self._graph.output))
+        self._commits, self._filled = 0, True
+        self._written = self._present()
+
+    def _present(self) -> dict[Tensor, tuple[int, int]]:
+        model = self._owner.model
+        return {t: (t._version, t.data_ptr()) for t in (*model.parameters(), *model.buffers())}
+
+
+def _roots(nodes: Sequence[Node], rules: Sequence[Rule]) -> list[int]:
+    """Return for each node the one whose memory it shares."""
+    roots: list[int] = []
+    for node, rule in zip(nodes, rules, strict=True):
+        roots.append(roots[node.inputs[0]] if isinstance(rule, Alias) else node.index)
+    return roots
+
+
+def _suits_tiles(graph: Graph) -> bool:
+    """Whether the CPU kernels pay: not where most of a change's cost is dense convolutions, which torch does better."""
+    convolutions = sum(isinstance(node.module, nn.Conv2d) for node in graph.nodes)
+    return convolutions <= 2
+
+
+def _versions(values: Sequence[Any]) -> list[tuple[int, int] | None]:
+    return [(v._version, v.data_ptr()) if isinstance(v, Tensor) else None for v in values]
+
+
+def _signature(x: Tensor) -> tuple[Any, ...]:
+    return (tuple(x.shape[1:]), x.dtype, x.device)
+
+
+def _describe(x: Any) -> str:
+    return f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)

@@ -1,0 +1,280 @@
+"""CIFAR-10's files, read and refused; the networks for it; runs on made-up images."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.cifar10 import PARTS, cifar10
+from experiments.config import folder, left, resolved
+from experiments.job import InterruptedRunError, run
+from experiments.models import Normalize, cnn60k, lenet5_caffe, vgg_d
+from mcmcopt.loss.incremental.engine import IncrementalLoss
+from mcmcopt.loss.objective import lent
+from mcmcopt.sparsity import count
+
+from .conftest import composed
+from .test_run import StopAfter, assert_same, status, table
+
+N = 12
+"""Images in each of the six files."""
+
+
+def content():
+    rng = np.random.default_rng(0)
+    return {part: (rng.integers(0, 256, (N, 3072), np.uint8), rng.integers(0, 10, N)) for part in PARTS}
+
+
+def write_binary(path):
+    path.mkdir(parents=True)
+    for part, (images, labels) in content().items():
+        np.concatenate([labels[:, None].astype(np.uint8), images], 1).tofile(path / f"{part}.bin")
+    return path
+
+
+def write_python(path):
+    path.mkdir(parents=True)
+    for part, (images, labels) in content().items():
+        (path / part).write_bytes(pickle.dumps({b"data": images, b"labels": labels.tolist()}, 2))
+    return path
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    write_binary(path / "cifar-10-batches-bin")
+    return path
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_binary, "bin"), (write_python, "py")])
+@pytest.mark.parametrize("inner", [True, False])
+def test_both_layouts_from_the_folder_or_its_parent(tmp_path, write, name, inner):
+    path = write(tmp_path / f"cifar-10-batches-{name}")
+    data = cifar10(str(path if inner else tmp_path), None, 0, seed=3)
+    expected = content()
+    x = np.concatenate([expected[part][0] for part in PARTS[:-1]]).reshape(-1, 3, 32, 32)
+    y = np.concatenate([expected[part][1] for part in PARTS[:-1]])
+    assert data.train.x.dtype == torch.uint8
+    assert data.train.y.dtype == torch.int64
+    assert torch.equal(data.train.x, torch.from_numpy(x))
+    assert torch.equal(data.train.y, torch.from_numpy(y))
+    assert torch.equal(data.test.x, torch.from_numpy(expected["test_batch"][0]).view(-1, 3, 32, 32))
+    assert (len(data.validation), len(data.test)) == (0, N)
+
+
+def test_parts_are_disjoint_and_fixed_by_the_seed(root):
+    data, again, other = (cifar10(str(root), 40, 20, seed) for seed in (0, 0, 1))
+    assert torch.equal(data.train.x, again.train.x)
+    assert not torch.equal(data.train.x, other.train.x)
+    both = torch.cat([data.train.x, data.validation.x]).flatten(1)
+    assert len(both.unique(dim=0)) == 60
+    assert torch.equal(data.test.x, other.test.x)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        cifar10(str(tmp_path), None, 0, 0)
+    for path in ("data_batch_{1,2,3,4,5}.bin", "cifar-10-batches-bin/test_batch.bin", "cifar-10-batches-py/test_batch"):
+        assert str(tmp_path / path) in str(caught.value)
+    assert "data.root=" in str(caught.value)
+
+
+def test_broken_files_are_refused(tmp_path):
+    path = write_binary(tmp_path / "bin") / "data_batch_3.bin"
+    whole = path.read_bytes()
+    for broken in (whole[:-1], b""):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"data_batch_3\.bin has .* bytes"):
+            cifar10(str(path.parent), None, 0, 0)
+    path.write_bytes(b"\x0a" + whole[1:])
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.9"):
+        cifar10(str(path.parent), None, 0, 0)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_a_pickle_that_asks_for_more_than_arrays_is_refused(tmp_path):
+    path = write_python(tmp_path / "py") / "test_batch"
+    for bad in (Evil(), {b"data": np.zeros((2, 3)), b"labels": [1, 2]}, {b"data": 1}, [1]):
+        path.write_bytes(pickle.dumps(bad))
+        with pytest.raises(ValueError, match=r"test_batch.*(asks for|must be uint8|not a file)"):
+            cifar10(str(path.parent), None, 0, 0)
+
+
+@pytest.mark.parametrize(("n_train", "n_validation"), [(None, 60), (0, 0), (41, 20), (None, -1)])
+def test_sizes_that_do_not_fit_are_named(root, n_train, n_validation):
+    with pytest.raises(ValueError, match="n_validation"):
+        cifar10(str(root), n_train, n_validation, 0)
+
+
+def test_counts_of_the_published_networks():
+    assert count(cnn60k(), weights_only=False) == 23_232 + 64 + 40_960 + 10 == 64_266
+    assert count(lenet5_caffe()) == 430_500
+    assert sum(p.numel() for name, p in lenet5_caffe().named_parameters() if "bias" in name) == 580
+    vgg = vgg_d()
+    assert count(vgg) == 15_239_872
+    sizes = {"bn": 0, "bias": 0}
+    for name, param in vgg.named_parameters():
+        if param.ndim == 1:
+            sizes["bn" if name.startswith("bn") else "bias"] += param.numel()
+    assert sizes == {"bn": 10_496, "bias": 5_258}
+
+
+def test_networks_take_their_images():
+    assert cnn60k()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 10)
+    assert cnn60k().double()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).dtype == torch.float64
+    assert lenet5_caffe()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert vgg_d().eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_normalize_by_channel():
+    x = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
+    normalize = Normalize([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    expected = torch.stack([(x[:, c].float() - mean) / std for c, mean, std in ((0, 1, 4), (1, 2, 5), (2, 3, 6))], 1)
+    assert torch.equal(normalize(x), expected)
+    assert torch.equal(normalize(x.float()), expected)
+    with pytest.raises(ValueError, match="std"):
+        Normalize([1.0], [0.0])
+
+
+COMMON = ("data=cifar10_jpeg", "model=cnn60k", "threads=1")
+CHAIN = (
+    *("optimizer=mcmc", "train.growth={start: 20, patience: 2}", "train.steps=10", "train.max_seconds=null"),
+    *("train.eval_seconds=null", "train.eval_every=1", "optimizer.n_proposals=3", "train.incremental=false"),
+)
+
+
+def test_chain_on_a_growing_batch_up_to_the_full_set(root, tmp_path):
+    path = run(composed(*COMMON, *CHAIN, f"data.root={root}", f"out={tmp_path}", "train.growth.threshold=0.99"))
+    rows = table(path / "metrics.csv")
+    assert path.relative_to(tmp_path).parts[:2] == ("cifar10_jpeg", "mcmc")
+    # patience 2: growth after four fresh batches each, none gaining 99 %
+    assert [int(row["batch"]) for row in rows[1:]] == [20] * 4 + [40] * 4 + [60] * 2
+    assert [row["fresh_loss"] != "" for row in rows[1:]] == [True] * 8 + [False] * 2
+    lams = [float(row["lam"]) for row in rows[1:]]
+    assert lams == sorted(lams)
+    assert lams[0] == 5e4
+    # a full batch is where the batch's loss and the training set's are one
+    assert float(rows[-1]["batch_loss"]) == pytest.approx(float(rows[-1]["loss"]), rel=1e-5)
+    assert float(rows[5]["batch_loss"]) != pytest.approx(float(rows[5]["loss"]), rel=1e-5)
+    assert {row["validation_accuracy"] for row in rows} == {""}
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["validation_accuracy"] is None
+    assert float(rows[-1]["test_accuracy"]) == summary["test_accuracy"]
+    assert int(rows[-1]["evaluations"]) == 8 + 1 + 10 + summary["proposals"]  # fresh losses, the look twice, steps
+
+
+def test_gradient_method_on_the_same_data(root, tmp_path):
+    path = run(
+        composed(
+            *COMMON, "optimizer=sgd", f"data.root={root}", f"out={tmp_path}", "train.epochs=2", "train.batch_size=30"
+        )
+    )
+    assert [int(row["epoch"]) for row in table(path / "metrics.csv")] == [0, 1, 2]
+
+
+def test_time_ends_a_run_and_makes_rows(root, tmp_path):
+    longest = ("train.steps=100000", "train.max_seconds=0.2", "train.eval_seconds=0.05")
+    path = run(composed(*COMMON, *CHAIN, *longest, f"data.root={root}", f"out={tmp_path}"))
+    with (path / "metrics.csv").open() as file:
+        seconds = [float(line.split(",")[-2]) for line in file.readlines()[1:]]
+    assert 0.2 <= seconds[-1] < 5
+    assert 3 <= len(seconds) <= 6
+    assert status(path)["status"] == "ok"
+
+
+class Drifting:
+    """An incremental objective whose caches are off by what has passed through them since they were last dropped."""
+
+    def __init__(self, model, loss_fn):
+        self.model, self.loss_fn, self.age, self.x = model, loss_fn, 0, None
+
+    def bind(self, x, y):
+        if self.x is not x:
+            self.age = 0
+        self.x, self.y = x, y
+        return self
+
+    def forget(self):
+        self.age = 0
+
+    def evaluate(self):
+        with torch.no_grad():
+            return self.loss_fn(self.model(self.x), self.y).double() + 1e-3 * self.age
+
+    __call__ = evaluate
+
+    def propose(self, change):
+        with lent(change):
+            return self.evaluate()
+
+    def commit(self):
+        self.age += 1
+
+    def rollback(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("objective", "stops", "cut_at"),
+    [(None, (1, 5, 9), (1, 5, 9)), (Drifting, (1, 4, 10), (3, 6, 12)), (IncrementalLoss, (1, 4, 10), (3, 6, 12))],
+)
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_resumed_run_is_the_same_run(root, tmp_path, monkeypatch, objective, stops, cut_at, repeats):
+    """With an incremental objective a stop waits for the next refresh: its caches are in no checkpoint."""
+    monkeypatch.setattr("mcmcopt.IncrementalLoss", objective, raising=False)
+    settings = (*COMMON, *CHAIN, f"data.root={root}", "train.steps=14", f"train.steps_per_batch={repeats}")
+    settings += (f"train.incremental={objective is not None}", "train.refresh_steps=3")
+    settings += ("train.growth.threshold=0.99", "optimizer.lam={start: 100, end: 1000, steps: 14}")
+    whole = run(composed(*settings, f"out={tmp_path}/whole"))
+    cfg = composed(*settings, f"out={tmp_path}/cut")
+    path = folder(resolved(cfg))
+    done = 0
+    for stop, expected in zip(stops, cut_at, strict=True):
+        with pytest.raises(InterruptedRunError):
+            run(cfg, stop=StopAfter(stop - done))
+        done = expected
+        assert torch.load(path / "checkpoint.pt", weights_only=True)["training"]["counters"]["step"] == done
+    cut = run(cfg)
+    for name in ("metrics.csv", "layers.csv", "resistance.csv"):
+        assert table(whole / name) == table(cut / name), name
+    states = [torch.load(p / "checkpoint.pt", weights_only=True)["training"] for p in (whole, cut)]
+    for state in states:
+        del state["counters"]["seconds"], state["counters"]["row_seconds"]
+    assert_same(*states)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (("optimizer=mcmc", "train.epochs=3"), "exactly one of train.epochs and train.steps"),
+        (("optimizer=mcmc", "train.steps=null"), "exactly one of train.epochs and train.steps"),
+        (("optimizer=mcmc", "train.steps=0"), "train.steps must be at least 1"),
+        (("optimizer=mcmc", "train.max_seconds=0"), "max_seconds"),
+        (("optimizer=mcmc", "train.eval_seconds=0"), "eval_seconds"),
+        (("optimizer=mcmc", "train.refresh_steps=0"), "refresh_steps"),
+        (("optimizer=mcmc", "train.steps_per_batch=0"), "steps_per_batch"),
+        (("optimizer=mcmc", "train.batch_size=5"), "train.batch_size=5 must be null"),
+        (("optimizer=mcmc", "train.growth.start=61"), r"train.growth.start must lie in 1..60"),
+        (("optimizer=mcmc", "train.growth.factor=1"), "factor"),
+        (("optimizer=sgd", "train.batch_size=5", "train.incremental=true"), "train.incremental and train.growth"),
+        (("optimizer=sgd", "train.batch_size=5", "train.prune_density=0.5", "train.max_seconds=1"), "max_seconds"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(root, tmp_path, monkeypatch, overrides, named):
+    monkeypatch.setattr("mcmcopt.IncrementalLoss", Drifting, raising=False)
+    small = ("train.growth.start=20",) if overrides[0] == "optimizer=mcmc" else ()
+    with pytest.raises(ValueError, match=named):
+        run(composed(*COMMON, *small, f"data.root={root}", f"out={tmp_path}", *overrides))
+
+
+def test_where_the_data_are_changes_no_hash():
+    one, two = (resolved(composed(*COMMON, "optimizer=sgd", f"data.root={root}")) for root in "ab")
+    assert folder(one) == folder(two)
+    assert "root" not in left(one)["data"]
