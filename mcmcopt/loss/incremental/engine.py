@@ -87,13 +87,14 @@ class IncrementalLoss:
         bound = self._bound
         if bound is not None and bound.is_of(x, y):
             return bound
-        if self._bound is not None:
-            self._bound.drop()
-            self._bound = None
+        self._bound = None
         graph = self._trace(x)
         if graph is None:
             return ClosureObjective(lambda: self.loss_fn(self.model(x), y), self.model.parameters(), None)
         self._bound = Bound(self, x, y)
+        if bound is not None:
+            bound.drop()
+            self._bound.inherit(bound)
         return self._bound
 
     def memory(self, n: int) -> int:
@@ -242,11 +243,20 @@ class Bound:
         self._discard()
 
     def drop(self) -> None:
-        """Free the cached activations; they are computed again when needed."""
+        """Forget the cached activations; they are computed again, in the same memory, when needed."""
+        self._discard()
         self._filled = False
-        self._overlays.clear()
-        self._values = [None] * len(self.nodes)
-        self.backend.buffers = type(self.backend.buffers)()
+
+    def inherit(self, other: Bound) -> None:
+        """Take over the memory of a binding of as many samples that is no longer used."""
+        if (
+            other.nodes is self.nodes
+            and type(other.backend) is type(self.backend)
+            and other.backend.n == self.backend.n
+        ):
+            self._values, self.backend.buffers = other._values, other.backend.buffers
+        other._values, other._filled = [None] * len(other.nodes), False
+        other.backend.buffers = type(other.backend.buffers)()
 
     # what rules see
 
@@ -273,9 +283,8 @@ class Bound:
         elif isinstance(patch, Rows):
             data = self.backend.merged(self.cached(index), patch)
         elif (codes := self.codes(index)) is not None:
-            size = features_of(node.shape[1:])
-            scale, shift = (self.backend.column(v.repeat_interleave(size)) for v in (codes.scale, codes.shift))
-            data = codes.data * scale + shift
+            scale, shift = (v.view(-1, *[1] * (len(node.shape) - 1)) for v in (codes.scale, codes.shift))
+            return self._x * scale + shift
         else:
             data = self.cached(index)
         value = self.backend.major(data, node.shape)
@@ -360,8 +369,7 @@ class Bound:
     @torch.no_grad()
     def _fill(self) -> None:
         """Compute all activations that are needed."""
-        self.backend.buffers = type(self.backend.buffers)()
-        self._values = fill(self.nodes, self._plan, self.backend, self._x)
+        self._values = fill(self.nodes, self._plan, self.backend, self._x, self._values)
         self._loss = self._head(self.cached(self._graph.output))
         self._commits, self._filled = 0, True
         self._written = self._present()

@@ -15,7 +15,7 @@ CHUNK = 512
 """Samples that run at a time: intermediate results stay in the processor's caches."""
 
 
-def fill(nodes: Sequence[Node], plan: Plan, backend: Major, x: Tensor) -> list[Any]:
+def fill(nodes: Sequence[Node], plan: Plan, backend: Major, x: Tensor, memory: Sequence[Any]) -> list[Any]:
     """Return each node's value to keep: an activation in the backend's layout, codes, another value, or None.
 
     Args:
@@ -23,16 +23,19 @@ def fill(nodes: Sequence[Node], plan: Plan, backend: Major, x: Tensor) -> list[A
         plan: what to keep.
         backend: the layout.
         x: the batch.
+        memory: values of an earlier call for as many samples, written over.
     """
     n = len(x)
     values: list[Any] = [None] * len(nodes)
     for node in nodes:
         if node.index > 0 and plan.stored[node.index] and node.dtype is not None and node.shape is not None:
-            values[node.index] = backend.allocate(features_of(node.shape), node.dtype)
+            shape, old = backend.shape(features_of(node.shape)), memory[node.index] if memory else None
+            fits = isinstance(old, Tensor) and old.shape == shape and old.dtype is node.dtype
+            values[node.index] = old if fits else backend.allocate(features_of(node.shape), node.dtype)
     if plan.stored[0]:
         values[0] = backend.store(x)
     for index, (scale, shift) in plan.codes.items():
-        values[index] = Codes(backend.store(x), scale, shift)
+        values[index] = Codes(backend.store_codes(x), scale, shift)
     step = n if plan.whole or not x.is_cpu else CHUNK
     for first in range(0, n, step):
         outputs = run(nodes, x[first : first + step])

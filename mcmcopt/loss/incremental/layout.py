@@ -106,6 +106,10 @@ class Major:
         """Return (samples, …) in this layout."""
         return major.reshape(self.n, -1)
 
+    def store_codes(self, major: Tensor) -> Tensor:
+        """Return integers (samples, …) as `conv_rows` decodes them."""
+        return self.store(major)
+
     def write(self, target: Tensor, major: Tensor, first: int) -> None:
         """Write samples `first`, `first` + 1, … into stored memory."""
         target[first : first + len(major)] = major.reshape(len(major), -1)

@@ -287,8 +287,8 @@ def _single(node: Node, nodes: Sequence[Node]) -> bool:
         and bool(node.fx.args)
         and isinstance(node.fx.args[0], fx.Node)
         and not _attributes(node)
-        and is_activation(nodes[node.inputs[0]])
-        and nodes[node.inputs[0]].dtype == node.dtype
+        and nodes[node.inputs[0]].shape is not None
+        and (not node.depends or (is_activation(nodes[node.inputs[0]]) and nodes[node.inputs[0]].dtype == node.dtype))
         and (node.module is None or plain(node.module))
     )
 
@@ -351,10 +351,10 @@ def _is_binary(node: Node, nodes: Sequence[Node]) -> bool:
         return False
     if len(node.fx.args) != 2 or any(key not in ("alpha",) for key in node.fx.kwargs):
         return False
-    if not node.inputs or any(
-        not is_activation(nodes[i]) or nodes[i].shape != node.shape or nodes[i].dtype != node.dtype for i in node.inputs
-    ):
+    if not node.inputs or any(nodes[i].shape != node.shape for i in node.inputs):
         return False
+    if node.depends and any(not is_activation(nodes[i]) or nodes[i].dtype != node.dtype for i in node.inputs):
+        return False  # what comes before the parameters is computed once, by torch, in whatever dtype
     for argument in node.fx.args:
         if isinstance(argument, fx.Node) and argument.op == "get_attr":
             value = argument.meta.get("value")

@@ -17,6 +17,7 @@ from torch import Tensor
 from mcmcopt.loss.incremental.layout import Major, Rows
 from mcmcopt.loss.kernels import tiles as kernels
 from mcmcopt.loss.kernels.compiled import over_tiles
+from mcmcopt.loss.kernels.micro import RUN
 from mcmcopt.loss.kernels.reference import Geometry, cross_entropy
 from mcmcopt.loss.kernels.tiles import TILE
 
@@ -50,6 +51,11 @@ class Tiles(Major):
         data = torch.empty(self.shape(flat.shape[1]), dtype=flat.dtype)
         self.write(data, flat, 0)
         return data
+
+    def store_codes(self, major: Tensor) -> Tensor:
+        """Return integers (samples, …) as `conv_rows` decodes them: runs of 16 samples by themselves."""
+        data = self.store(major)
+        return data.view(self.tiles, -1, TILE // RUN, RUN).transpose(1, 2).contiguous().view(data.shape)
 
     def write(self, target: Tensor, major: Tensor, first: int) -> None:
         """Write samples `first` (a multiple of 64), `first` + 1, … into stored memory."""
@@ -149,6 +155,7 @@ class Tiles(Major):
             b,
             w,
             np.array(sizes, np.int64),
+            int(scale is not None),
             out.numpy(),
         )
         return out

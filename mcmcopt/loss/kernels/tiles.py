@@ -163,6 +163,7 @@ def conv_taps(
     shift: Array,
     weight: Array,
     geometry: Array,
+    by_runs: int,
     out: Array,
     first: int,
     last: int,
@@ -173,6 +174,8 @@ def conv_taps(
         source: (tiles, channels · height · width, TILE); floats, or codes with a scale and shift per used channel.
         channels: which channels of the source the c are.
         old: as `source`; its channels `old_channels` are subtracted, if there are any.
+        by_runs: whether the source is stored as (tiles, TILE / RUN, features, RUN), which suits narrow integers: a run
+            of 16 codes is a quarter of a cache line.
         geometry: height, width, out height, out width, and stride, padding and dilation, each (y, x).
         out: (tiles, o · out height · out width, TILE).
     """
@@ -203,6 +206,7 @@ def conv_taps(
     aligned_by = (-buffer.ctypes.data % 64) // buffer.itemsize
     subtract = old_channels.shape[0] > 0
     per = OH * OW
+    step = RUN if by_runs else tile
     for i in range(buffer.size):
         buffer[i] = 0
     for t in range(first, last):
@@ -210,7 +214,12 @@ def conv_taps(
             for c in range(C):
                 if starts[(c + 1) * O] == starts[c * O]:
                     continue
-                origin = (t * source.shape[1] + channels[c] * H * W) * tile + s
+                if by_runs:
+                    origin = (
+                        t * source.shape[1] * (tile // RUN) + s // RUN * source.shape[1] + channels[c] * H * W
+                    ) * RUN
+                else:
+                    origin = (t * source.shape[1] + channels[c] * H * W) * tile + s
                 origin_old = (t * old.shape[1] + old_channels[c] * H * W) * tile + s if subtract else 0
                 filled = 0  # rows of the channel that are in the buffer: few at a time, to find them in the cache again
                 for r in range(OH):
@@ -220,7 +229,7 @@ def conv_taps(
                         need = min(H, r * sy + (KH - 1) * dy + 1 - py)
                     while filled < need:
                         at = aligned_by + ((filled + py) * wide + px) * RUN
-                        i = filled * W * tile
+                        i = filled * W * step
                         if subtract:
                             for x in range(W):
                                 difference(
@@ -230,7 +239,7 @@ def conv_taps(
                                 )
                         else:
                             decode_line(
-                                address(source, origin + i), tile, address(buffer, at), RUN, W, scale[c], shift[c]
+                                address(source, origin + i), step, address(buffer, at), RUN, W, scale[c], shift[c]
                             )
                         filled += 1
                     for o in range(O):
@@ -326,10 +335,11 @@ def transpose_in(source: Array, target: Array, first: int, last: int) -> None:
     samples, features = source.shape
     for t in range(first, last):
         n = min(TILE, samples - t * TILE)
-        for f in range(0, features, 16):
+        for f in range(0, features, 16):  # a cache line of every sample at a time
+            for s in range(n):
+                line = source[t * TILE + s]
+                for i in range(f, min(f + 16, features)):
+                    target[t, i, s] = line[i]
             for i in range(f, min(f + 16, features)):
-                row = target[t, i]
-                for s in range(n):
-                    row[s] = source[t * TILE + s, i]
                 for s in range(n, TILE):
-                    row[s] = 0
+                    target[t, i, s] = 0
