@@ -10,8 +10,9 @@ so that after it everything is bitwise as before.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from mcmcopt.loss.incremental.losses import LossFunction, make_head
 from mcmcopt.loss.incremental.memory import Plan, plan
 from mcmcopt.loss.incremental.rules import Alias, Rule, choose
 from mcmcopt.loss.incremental.tiles import Tiles
-from mcmcopt.loss.objective import Change, ClosureObjective
+from mcmcopt.loss.objective import Change, ClosureObjective, lent
 
 
 class IncrementalLoss:
@@ -124,11 +125,12 @@ class IncrementalLoss:
             except UntraceableError as error:
                 self._untraceable = True
                 warnings.warn(
-                    f"{type(self.model).__name__} is evaluated whole for every proposal: {error}", stacklevel=4
+                    f"{type(self.model).__name__} is evaluated whole for every proposal: {error}", stacklevel=3
                 )
                 return None
             self._traced_for = _signature(x)
-            self._rules = [choose(node, self._graph.nodes) for node in self._graph.nodes]
+            nodes = self._graph.nodes
+            self._rules = [choose(node, nodes, nodes[self._graph.output].dtype) for node in nodes]
             self._warn_of_dense_operations()
         return self._graph
 
@@ -146,8 +148,17 @@ class IncrementalLoss:
             warnings.warn(
                 f"no incremental rule for {', '.join(new)}: computed whole from cached inputs wherever a change "
                 "reaches it, which is right but slower",
-                stacklevel=5,
+                stacklevel=4,
             )
+
+
+class Scored(NamedTuple):
+    """A proposal that waits for its decision: what it makes of the nodes, of the loss and of the loss's state."""
+
+    overlay: dict[int, Patch]
+    change: Change
+    loss: Tensor
+    state: Any
 
 
 class Bound:
@@ -162,7 +173,7 @@ class Bound:
         self._owner, self._x, self._y = owner, x, y
         self._batch = _versions([x, y])
         self._filled = False
-        self._overlays: list[tuple[dict[int, Patch], Change, Tensor]] = []
+        self._overlays: list[Scored] = []
         self._set_up()
 
     def __call__(self) -> Tensor:
@@ -216,11 +227,11 @@ class Bound:
         except BaseException:
             self._discard()
             raise
-        return [loss for _, _, loss in self._overlays]
+        return [scored.loss for scored in self._overlays]
 
     def commit(self, number: int = 0) -> None:
         """Move what proposal `number` changed into the cache; the optimizer has written the parameters."""
-        overlay, change, loss = self._overlays.pop(number)
+        overlay, change, loss, state = self._overlays.pop(number)
         for index, patch in overlay.items():
             if patch is None or isinstance(self._rules[index], Alias):
                 continue
@@ -232,10 +243,13 @@ class Bound:
             else:
                 self.backend.put(self._values[index], patch)
                 self.backend.buffers.give(patch.data)
-        self._loss = loss
+        if state is not self._loss_state:
+            self._give_state(self._loss_state)
+        self._loss, self._loss_state = loss, state
         self._commits += 1
         for param in change:
-            self._written[param] = (param._version, param.data_ptr())
+            if param in self._written:  # not another model's
+                self._written[param] = (param._version, param.data_ptr())
         self._discard()
 
     def rollback(self) -> None:
@@ -291,6 +305,17 @@ class Bound:
         self._majors[index] = value
         return value
 
+    @contextmanager
+    def lent(self, edits: Change) -> Iterator[None]:
+        """Write edits for the duration of a block, which `evaluate` need not take for the writes of others."""
+        known = [param for param in edits if self._written.get(param) == (param._version, param.data_ptr())]
+        try:
+            with lent(edits):
+                yield
+        finally:
+            for param in known:
+                self._written[param] = (param._version, param.data_ptr())
+
     def _set_up(self) -> None:
         graph = self._owner._graph
         assert graph is not None  # noqa: S101 -- bind has traced
@@ -317,7 +342,7 @@ class Bound:
         self._values: list[Any] = [None] * len(self.nodes)
         self._overlay: dict[int, Patch] = {}
         self._majors: dict[int, Any] = {}
-        self._commits = 0
+        self._commits, self._loss_state = 0, None
         self._written: dict[Tensor, tuple[int, int]] = {}
         users: dict[Tensor, set[int]] = {}
         for node in self.nodes:
@@ -336,7 +361,7 @@ class Bound:
             self._reach_of[key] = [(self.nodes[i], self._rules[i]) for i in sorted(hit)]
         return self._reach_of[key]
 
-    def _score(self, change: Change) -> tuple[dict[int, Patch], Change, Tensor]:
+    def _score(self, change: Change) -> Scored:
         overlay: dict[int, Patch] = {}
         self._overlay, self._majors = overlay, {}
         for node, rule in self._reach(change):
@@ -348,29 +373,33 @@ class Bound:
         output = self._graph.output
         patch = overlay.get(output)
         if patch is None:
-            loss = self._loss
+            result = (self._loss, self._loss_state)
         elif isinstance(patch, Full):
-            loss = self._head(patch.data)
+            result = self._head.whole(patch.data)
         else:
-            data = self.backend.merged(self.cached(output), patch)
-            loss = self._head(data)
-            self.backend.buffers.give(data)
+            result = self._head.rows(self.cached(output), patch, self._loss_state)
         self._overlay, self._majors = {}, {}
-        return overlay, change, loss
+        return Scored(overlay, change, *result)
 
     def _discard(self) -> None:
         give = self.backend.buffers.give
-        for overlay, _, _ in self._overlays:
-            for patch in overlay.values():
+        for scored in self._overlays:
+            for patch in scored.overlay.values():
                 if patch is not None and isinstance(patch.data, Tensor):
                     give(patch.data)
+            if scored.state is not self._loss_state:
+                self._give_state(scored.state)
         self._overlays.clear()
+
+    def _give_state(self, state: Any) -> None:
+        for part in state if isinstance(state, tuple) else ():
+            self.backend.buffers.give(part)
 
     @torch.no_grad()
     def _fill(self) -> None:
         """Compute all activations that are needed."""
         self._values = fill(self.nodes, self._plan, self.backend, self._x, self._values)
-        self._loss = self._head(self.cached(self._graph.output))
+        self._loss, self._loss_state = self._head.whole(self.cached(self._graph.output))
         self._commits, self._filled = 0, True
         self._written = self._present()
 

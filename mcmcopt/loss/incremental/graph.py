@@ -60,12 +60,14 @@ class Graph:
 
     nodes: list[Node]
     output: int
-    modes: tuple[bool, ...]  # train or eval, by module, at the time of tracing
+    modes: tuple[object, ...]  # of the model at the time of tracing
 
 
-def modes(model: nn.Module) -> tuple[bool, ...]:
-    """Return each module's training flag."""
-    return tuple(module.training for module in model.modules())
+def modes(model: nn.Module) -> tuple[object, ...]:
+    """Return what tracing takes as given: train or eval by module, which the parameters are, the buffers' versions."""
+    training = tuple(module.training for module in model.modules())
+    params = tuple(id(param) for param in model.parameters())
+    return training, params, tuple((id(buffer), buffer._version) for buffer in model.buffers())
 
 
 def check_modes(model: nn.Module) -> None:
@@ -98,8 +100,11 @@ def trace(model: nn.Module, x: Tensor) -> Graph:
     Raises:
         UntraceableError: with the reason.
     """
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise UntraceableError("it has forward hooks")
     try:
-        traced = fx.Tracer().trace(model)
+        with torch.enable_grad():  # shows which constants are computed from parameters
+            traced = fx.Tracer().trace(model)
     except Exception as error:  # fx raises many kinds, and the model's own code runs on proxies
         raise UntraceableError(f"torch.fx cannot trace it: {error}") from error
     nodes: list[Node] = []
@@ -123,16 +128,26 @@ def trace(model: nn.Module, x: Tensor) -> Graph:
         raise UntraceableError("its forward takes more than the batch")
     if nodes[0].fx.op != "placeholder":
         raise UntraceableError("its forward does not take the batch first")
-    probe = min(len(x), 2)
-    values = run(nodes, x[:probe])
-    for node, value in zip(nodes, values, strict=True):
+    two, three = (_probe(nodes, x, samples) for samples in (2, 3))
+    for node, value, other in zip(nodes, two, three, strict=True):
         if isinstance(value, Tensor):
             node.dtype = value.dtype
-            if value.dim() >= 1 and value.shape[0] == probe and node.fx.op != "get_attr":
+            if value.dim() >= 1 and value.shape[0] == 2 and other.shape == (3, *value.shape[1:]):
                 node.shape = tuple(value.shape[1:])
-    if nodes[output].shape is None or not isinstance(values[output], Tensor):
+    if nodes[output].shape is None:
         raise UntraceableError("its output does not have one row per sample")
     return Graph(nodes, output, modes(model))
+
+
+def _probe(nodes: Sequence[Node], x: Tensor, samples: int) -> list[Any]:
+    """Return all nodes' values on some samples; what grows with their number carries samples."""
+    batch = x[[i % len(x) for i in range(samples)]]
+    try:
+        return run(nodes, batch)
+    except ClosureError:
+        raise
+    except Exception as error:  # whatever the model's operations raise
+        raise UntraceableError(f"it fails on a batch of {samples} samples: {error}") from error
 
 
 @torch.no_grad()
@@ -167,7 +182,9 @@ def _node(index: int, item: fx.Node, numbers: dict[fx.Node, int], model: nn.Modu
     fx.node.map_arg((item.args, item.kwargs), lambda n: found.append(n) or n)
     attributes = [n for n in found if n.op == "get_attr"]
     for n in attributes:
-        n.meta["value"] = _attribute(model, str(n.target))
+        n.meta["value"] = value = _attribute(model, str(n.target))
+        if isinstance(value, Tensor) and value.requires_grad and not isinstance(value, Parameter):
+            raise UntraceableError(f"{n.target} is computed from parameters outside of a module's forward")
     params = [n.meta["value"] for n in attributes]
     module = None
     if item.op == "call_module":

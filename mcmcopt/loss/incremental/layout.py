@@ -56,6 +56,14 @@ Patch = Rows | Full | None
 """What a proposal makes of a value; None leaves it as it is."""
 
 
+class Softmax(NamedTuple):
+    """The state of a batch's cross-entropy, in tiles; see the kernel `cross_entropy`."""
+
+    top: Tensor
+    total: Tensor
+    base: Tensor
+
+
 class Buffers:
     """Memory used again: fresh pages from the operating system cost more than many a kernel."""
 
@@ -148,9 +156,15 @@ class Major:
         self.put(data, rows)
         return data
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy in float64; see `prepare_labels`."""
-        return reference.cross_entropy(logits, labels).mean()
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Softmax | None]:
+        """Return the mean cross-entropy in float64, and what `cross_entropy_rows` goes on from, if anything."""
+        return reference.cross_entropy(logits, labels).mean(), None
+
+    def cross_entropy_rows(
+        self, logits: Tensor, rows: Rows, labels: Tensor, state: Softmax | None
+    ) -> tuple[Tensor, Softmax | None]:
+        """Return what `cross_entropy` would with the logits of some classes replaced."""
+        return self.cross_entropy(self.merged(logits, rows), labels)
 
     def cross_entropies(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return each sample's cross-entropy in float64."""

@@ -6,69 +6,114 @@ sample.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mcmcopt.loss.incremental.layout import Major
+from mcmcopt.loss.incremental.layout import Major, Rows
 from mcmcopt.loss.objective import as_loss
 
 LossFunction = Callable[[Tensor, Any], Tensor]
 
 
-class Head(Protocol):
-    """The loss of one batch as a function of the stored outputs."""
+class Head:
+    """The loss of one batch as a function of the stored outputs.
 
-    lower_bound: float
+    Args:
+        backend: the layout of stored outputs.
+    """
 
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return the loss of outputs in the backend's layout."""
+    lower_bound = -float("inf")
+
+    def __init__(self, backend: Major) -> None:
+        self.backend = backend
+
+    def whole(self, outputs: Tensor) -> tuple[Tensor, Any]:
+        """Return the loss of outputs in the backend's layout, and what `rows` may go on from."""
+        raise NotImplementedError
+
+    def rows(self, outputs: Tensor, rows: Rows, state: Any) -> tuple[Tensor, Any]:
+        """Return the same for outputs of which some rows are replaced.
+
+        Args:
+            outputs: the present ones.
+            rows: the replaced ones.
+            state: what was returned with the present loss.
+        """
+        data = self.backend.merged(outputs, rows)
+        result = self.whole(data)
+        self.backend.buffers.give(data)
+        return result
 
 
-class CrossEntropy:
-    """Cross-entropy of logits (samples, classes) with class labels."""
+class CrossEntropy(Head):
+    """Cross-entropy of logits (samples, classes) with class labels; the mean, in float64."""
 
     lower_bound = 0.0
 
-    def __init__(self, backend: Major, labels: Tensor, mean: bool) -> None:
-        self._backend, self._mean, self._labels = backend, mean, backend.prepare_labels(labels)
+    def __init__(self, backend: Major, labels: Tensor) -> None:
+        super().__init__(backend)
+        self._labels = backend.prepare_labels(labels)
 
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return the mean, or one per sample, in float64."""
-        if self._mean:
-            return self._backend.cross_entropy(outputs, self._labels)
-        return self._backend.cross_entropies(outputs, self._labels)
+    def whole(self, outputs: Tensor) -> tuple[Tensor, Any]:
+        """See the base class."""
+        return self.backend.cross_entropy(outputs, self._labels)
+
+    def rows(self, outputs: Tensor, rows: Rows, state: Any) -> tuple[Tensor, Any]:
+        """Two exponentials a sample and changed class, instead of one for every class."""
+        return self.backend.cross_entropy_rows(outputs, rows, self._labels, state)
 
 
-class SquaredError:
+class CrossEntropies(CrossEntropy):
+    """One cross-entropy per sample, in float64."""
+
+    def whole(self, outputs: Tensor) -> tuple[Tensor, Any]:
+        """See the base class."""
+        return self.backend.cross_entropies(outputs, self._labels), None
+
+    rows = Head.rows
+
+
+class SquaredError(Head):
     """Mean over all entries of (outputs - targets)²."""
 
     lower_bound = 0.0
 
     def __init__(self, backend: Major, targets: Tensor) -> None:
+        super().__init__(backend)
         self._targets, self._count = backend.store(targets.to(backend.dtype)), targets.numel()
 
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return the mean in float64; spare samples of the last tile are 0 on both sides."""
-        error = outputs - self._targets
-        return error.square_().sum(dtype=torch.float64) / self._count
+    def whole(self, outputs: Tensor) -> tuple[Tensor, Any]:
+        """Return the sum of squares by output, in float64, as state."""
+        sums = self._squares(outputs, self._targets)
+        return sums.sum() / self._count, sums
+
+    def rows(self, outputs: Tensor, rows: Rows, state: Any) -> tuple[Tensor, Any]:
+        """Sum the squares of the changed outputs alone."""
+        features = rows.features
+        sums = state.index_copy(0, features, self._squares(rows.data, self._targets.index_select(1, features)))
+        return sums.sum() / self._count, sums
+
+    def _squares(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        error = (outputs - targets).square_()
+        if self.backend.tiled and (spare := error.shape[0] * error.shape[2] - self.backend.n):
+            error[-1, :, error.shape[2] - spare :] = 0  # the last tile's spare samples
+        return error.sum(tuple(d for d in range(error.dim()) if d != 1), dtype=torch.float64)
 
 
-class AnyLoss:
+class AnyLoss(Head):
     """Any loss, called on the outputs as torch knows them."""
 
-    lower_bound = -float("inf")
-
     def __init__(self, loss_fn: LossFunction, backend: Major, shape: tuple[int, ...], y: Any) -> None:
-        self._loss_fn, self._backend, self._shape, self._y = loss_fn, backend, shape, y
+        super().__init__(backend)
+        self._loss_fn, self._shape, self._y = loss_fn, shape, y
 
-    def __call__(self, outputs: Tensor) -> Tensor:
+    def whole(self, outputs: Tensor) -> tuple[Tensor, Any]:
         """Return what the function returns."""
-        return as_loss(self._loss_fn(self._backend.major(outputs, self._shape), self._y))
+        return as_loss(self._loss_fn(self.backend.major(outputs, self._shape), self._y)), None
 
 
 def make_head(loss_fn: LossFunction, backend: Major, shape: tuple[int, ...], y: Any) -> Head:
@@ -82,7 +127,7 @@ def make_head(loss_fn: LossFunction, backend: Major, shape: tuple[int, ...], y: 
     """
     reduction = _plain_cross_entropy(loss_fn)
     if reduction in ("mean", "none") and len(shape) == 1 and _labels(y, backend.n, shape[0]):
-        return CrossEntropy(backend, y, reduction == "mean")
+        return (CrossEntropy if reduction == "mean" else CrossEntropies)(backend, y)
     if _plain_squared_error(loss_fn) and isinstance(y, Tensor) and y.shape == (backend.n, *shape):
         return SquaredError(backend, y)
     return AnyLoss(loss_fn, backend, shape, y)
@@ -90,7 +135,7 @@ def make_head(loss_fn: LossFunction, backend: Major, shape: tuple[int, ...], y: 
 
 def _plain_cross_entropy(loss_fn: LossFunction) -> str:
     if type(loss_fn) is nn.CrossEntropyLoss and loss_fn.weight is None and loss_fn.label_smoothing == 0:
-        return loss_fn.reduction
+        return loss_fn.reduction if loss_fn.ignore_index < 0 else ""
     return "mean" if loss_fn is functional.cross_entropy else ""
 
 
@@ -103,10 +148,3 @@ def _labels(y: Any, n: int, classes: int) -> bool:
     if not isinstance(y, Tensor) or y.dtype is not torch.int64 or y.shape != (n,) or n == 0:
         return False
     return int(y.min()) >= 0 and int(y.max()) < classes
-
-
-def describe(loss_fn: LossFunction) -> str:
-    """Return what warnings call a loss."""
-    if isinstance(loss_fn, nn.Module):
-        return type(loss_fn).__name__
-    return getattr(loss_fn, "__name__", type(loss_fn).__name__) if not inspect.isclass(loss_fn) else loss_fn.__name__

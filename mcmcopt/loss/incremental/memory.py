@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from mcmcopt.loss.incremental.affine import Conv
 from mcmcopt.loss.incremental.graph import Graph, Node
 from mcmcopt.loss.incremental.layout import features_of
-from mcmcopt.loss.incremental.rules import Alias, Rule
+from mcmcopt.loss.incremental.rules import Alias, Rule, name_of
 from mcmcopt.loss.kernels.tiles import TILE
 
 
@@ -101,10 +101,14 @@ def _as_codes(node: Node, nodes: Sequence[Node], rules: Sequence[Rule]) -> tuple
 
 
 def _is_affine(node: Node) -> bool:
-    target = node.fx.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    return node.module is None and name in ("add", "sub", "mul", "div", "truediv")
+    if node.module is not None or node.dtype is None or not node.dtype.is_floating_point:  # integers wrap around
+        return False
+    if "rounding_mode" in node.fx.kwargs:
+        return False
+    name = name_of(node)
+    return name in ("add", "sub", "mul") or (name in ("div", "truediv") and isinstance(node.fx.args[0], fx.Node))
 
 
 def _is_cast(node: Node) -> bool:
-    return node.module is None and node.fx.target in ("float", "double", "to")
+    floating = node.dtype is not None and node.dtype.is_floating_point
+    return node.module is None and floating and node.fx.target in ("float", "double", "to")

@@ -12,6 +12,7 @@ A rule gets the patches of its node's inputs and returns the patch of its value.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, fx, nn
 from mcmcopt.loss.incremental.graph import Node, in_place, plain
 from mcmcopt.loss.incremental.layout import Full, Major, Patch, Rows, features_of
 from mcmcopt.loss.kernels.reference import expand
-from mcmcopt.loss.objective import Change, lent
+from mcmcopt.loss.objective import Change
 
 
 class State(Protocol):
@@ -34,6 +35,9 @@ class State(Protocol):
 
     def value(self, index: int) -> Any:
         """Return a node's present value, patched, as torch would compute it."""
+
+    def lent(self, edits: Change) -> AbstractContextManager[None]:
+        """Write edits for the duration of a block."""
 
 
 class Rule:
@@ -57,10 +61,10 @@ class Rule:
             patches: of the node's inputs.
             edits: proposed values of those parameters that the node reads itself.
         """
-        with lent(edits):
+        with state.lent(edits):
             value = self.node.call(state.value)
-        if self.node.shape is None:
-            return Full(value)
+            if self.node.shape is None:
+                return Full(_own(value, edits))
         if any(value.untyped_storage().data_ptr() == _storage(state.value(i)) for i in self.node.inputs):
             value = value.clone()
         return Full(state.backend.store(value))
@@ -202,10 +206,18 @@ def by_channels(state: State, index: int, rows: Rows, size: int) -> Rows:
     return Rows(ids, size, data)
 
 
-def choose(node: Node, nodes: Sequence[Node]) -> Rule:
-    """Return the rule that fits a node."""
+def choose(node: Node, nodes: Sequence[Node], dtype: torch.dtype | None) -> Rule:
+    """Return the rule that fits a node.
+
+    Args:
+        node: the node.
+        nodes: all nodes.
+        dtype: of the layout; nodes of other dtypes are computed whole.
+    """
     from mcmcopt.loss.incremental import affine
 
+    if node.dtype != dtype:
+        return Rule(node, nodes)
     for test, rule in (
         (_is_alias, Alias),
         (affine.is_linear, affine.Linear),
@@ -258,6 +270,13 @@ def name_of(node: Node) -> str:
     if node.module is not None:
         return ""
     return target if isinstance(target, str) else getattr(target, "__name__", "")
+
+
+def _own(value: Any, edits: Change) -> Any:
+    """Return a value, views of edited parameters replaced by copies."""
+    if isinstance(value, tuple | list):
+        return tuple(_own(part, edits) for part in value)
+    return value.clone() if _storage(value) in map(_storage, edits) else value
 
 
 def _storage(value: Any) -> int:
@@ -343,6 +362,9 @@ def _is_by_channel(node: Node, nodes: Sequence[Node]) -> bool:
         if not isinstance(dims, tuple | list) or not all(isinstance(d, int) for d in dims):
             return False
         return all((d if d >= 0 else d + len(shape) + 1) >= 2 for d in dims)  # type: ignore[operator]
+    kind = name_of(node) or type(node.module).__name__
+    if len(shape) != (2 if "1d" in kind else 3 if "2d" in kind else len(shape)):
+        return False  # without channels, so that samples pass for them
     return type(node.module) in POOL_MODULES or (node.module is None and name_of(node) in POOL_NAMES)
 
 

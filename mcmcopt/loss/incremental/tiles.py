@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcmcopt.loss.incremental.layout import Major, Rows
+from mcmcopt.loss.incremental.layout import Major, Rows, Softmax
 from mcmcopt.loss.kernels import tiles as kernels
 from mcmcopt.loss.kernels.compiled import over_tiles
 from mcmcopt.loss.kernels.micro import RUN
@@ -177,14 +177,44 @@ class Tiles(Major):
         self.put(data, rows)
         return data
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy in float64."""
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Softmax | None]:
+        """Return the mean cross-entropy in float64, and what `cross_entropy_rows` goes on from."""
         if self.dtype is not torch.float32:
-            return self.cross_entropies(logits, labels).mean()
-        sums = np.empty(self.tiles)
-        arguments = (logits.numpy(), labels.numpy(), sums, self.n)
-        over_tiles(kernels.cross_entropy, self.tiles, logits.numel() * 4, *arguments)
-        return torch.tensor(sums.sum() / self.n, dtype=torch.float64)
+            return self.cross_entropies(logits, labels).mean(), None
+        state, sums = self._softmax(), np.empty(self.tiles)
+        arguments = (*(part.numpy() for part in state), sums, self.n)
+        over_tiles(kernels.cross_entropy, self.tiles, logits.numel() * 4, logits.numpy(), labels.numpy(), *arguments)
+        return torch.tensor(sums.sum() / self.n, dtype=torch.float64), state
+
+    def cross_entropy_rows(
+        self, logits: Tensor, rows: Rows, labels: Tensor, state: Softmax | None
+    ) -> tuple[Tensor, Softmax | None]:
+        """Return what `cross_entropy` would with the logits of some classes replaced."""
+        if state is None or 2 * len(rows.ids) > logits.shape[1]:
+            data = self.merged(logits, rows)
+            result = self.cross_entropy(data, labels)
+            self.buffers.give(data)
+            return result
+        new, sums = self._softmax(), np.empty(self.tiles)
+        over_tiles(
+            kernels.cross_entropy_rows,
+            self.tiles,
+            rows.data.numel() * 12,
+            logits.numpy(),
+            rows.ids.numpy(),
+            rows.data.numpy(),
+            labels.numpy(),
+            *(part.numpy() for part in state),
+            *(part.numpy() for part in new),
+            sums,
+            self.n,
+        )
+        return torch.tensor(sums.sum() / self.n, dtype=torch.float64), new
+
+    def _softmax(self) -> Softmax:
+        shape, take = (self.tiles, TILE), self.buffers.take
+        one, other = (take(shape, torch.float32, self.device) for _ in range(2))
+        return Softmax(one, other, take(shape[:1], torch.float64, self.device))
 
     def cross_entropies(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return each sample's cross-entropy in float64."""

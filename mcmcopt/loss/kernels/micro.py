@@ -218,7 +218,7 @@ _EXP_COEFFICIENTS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.166579
 
 
 def _exp(b: ir.IRBuilder, x: ir.Value, vector: ir.VectorType) -> ir.Value:
-    """Return e^x for x <= 0 in float32, to 2 units in the last place; nan stays nan, below -87 it is 0.
+    """Return e^x for x <= 80 in float32, to 2 units in the last place; nan stays nan, below -87 it is 0.
 
     Cody and Waite's reduction x = n·log 2 + r with the polynomial of Cephes' expf (Moshier 1992).
     """
@@ -270,6 +270,27 @@ def max_and_sum_exp(typing_context: Any, src: Any, step: Any, n: Any, top: Any, 
                 b.store(b.fadd(b.load(total_), _exp(b, b.fsub(x, m), vector)), total_)
             _store(b, m, highest, column, 4)
             _store(b, b.load(total_), sums, column, 4)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def exp_change(typing_context: Any, old: Any, new: Any, top: Any, total: Any) -> Any:
+    """One run of float32: total[s] += exp(new[s] - top[s]) - exp(old[s] - top[s]); beyond e^80 it is cut off there."""
+    signature = types.void(old, new, top, total)
+
+    def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        vector, per_run = _vector(ir.FloatType())
+        limit = ir.Constant(vector, [80.0] * vector.count)
+        for v in range(per_run):
+            index = _I64(v * vector.count)
+            before, after, highest, sums = (_load(b, pointer, index, vector, 4) for pointer in arguments)
+            powers = []
+            for z in (after, before):
+                x = b.fsub(z, highest)
+                powers.append(_exp(b, b.select(b.fcmp_ordered(">", x, limit), limit, x), vector))
+            _store(b, b.fadd(sums, b.fsub(*powers)), arguments[3], index, 4)
         return context.get_dummy_value()
 
     return signature, codegen
