@@ -62,9 +62,9 @@ class Rule:
             edits: proposed values of those parameters that the node reads itself.
         """
         with state.lent(edits):
-            value = self.node.call(state.value)
-            if self.node.shape is None:
-                return Full(_own(value, edits))
+            value = _own(self.node.call(state.value), edits)
+        if self.node.shape is None:
+            return Full(value)
         if any(value.untyped_storage().data_ptr() == _storage(state.value(i)) for i in self.node.inputs):
             value = value.clone()
         return Full(state.backend.store(value))

@@ -89,8 +89,7 @@ def conv_rows(
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return each sample's cross-entropy in float64; logits (samples, classes), labels int64 (samples,)."""
-    z = logits.double()
-    return z.logsumexp(1) - z.gather(1, labels.unsqueeze(1)).squeeze(1)
+    return functional.cross_entropy(logits.double(), labels, reduction="none")
 
 
 def expand(ids: Tensor, size: int) -> Tensor:

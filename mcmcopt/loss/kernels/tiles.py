@@ -190,7 +190,8 @@ def conv_taps(
     starts = np.zeros(C * O + 1, np.int64)
     offsets = np.empty(weight.size, np.int64)
     values = np.empty(weight.size, out.dtype)
-    lowest = np.empty(C * O, np.int64)
+    lowest = np.zeros(C, np.int64)
+    wanted = np.zeros((C, H), np.bool_)  # rows of the source that some tap reads
     k = 0
     for c in range(C):
         for o in range(O):
@@ -201,8 +202,18 @@ def conv_taps(
                         offsets[k] = (y * dy * wide + x * dx) * RUN
                         values[k] = w
                         k += 1
-                        lowest[c * O + o] = y * dy
+                        lowest[c] = max(lowest[c], y * dy)
             starts[c * O + o + 1] = k
+        for y in range(KH):
+            used = False
+            for o in range(O):
+                for x in range(KW):
+                    used |= weight[o, c, y, x] != 0
+            if used:
+                for r in range(OH):
+                    i = r * sy + y * dy - py
+                    if 0 <= i < H:
+                        wanted[c, i] = True
     buffer = np.empty(high * wide * RUN + 64, out.dtype)
     aligned_by = (-buffer.ctypes.data % 64) // buffer.itemsize
     subtract = old_channels.shape[0] > 0
@@ -224,24 +235,22 @@ def conv_taps(
                 origin_old = (t * old.shape[1] + old_channels[c] * H * W) * tile + s if subtract else 0
                 filled = 0  # rows of the channel that are in the buffer: few at a time, to find them in the cache again
                 for r in range(OH):
-                    if O == 1:
-                        need = min(H, r * sy + lowest[c] + 1 - py)
-                    else:
-                        need = min(H, r * sy + (KH - 1) * dy + 1 - py)
+                    need = min(H, r * sy + lowest[c] + 1 - py)
                     while filled < need:
-                        at = aligned_by + ((filled + py) * wide + px) * RUN
-                        i = filled * W * step
-                        if subtract:
-                            for x in range(W):
-                                difference(
-                                    address(source, origin + i + x * tile),
-                                    address(old, origin_old + i + x * tile),
-                                    address(buffer, at + x * RUN),
+                        if wanted[c, filled]:
+                            at = aligned_by + ((filled + py) * wide + px) * RUN
+                            i = filled * W * step
+                            if subtract:
+                                for x in range(W):
+                                    difference(
+                                        address(source, origin + i + x * tile),
+                                        address(old, origin_old + i + x * tile),
+                                        address(buffer, at + x * RUN),
+                                    )
+                            else:
+                                decode_line(
+                                    address(source, origin + i), step, address(buffer, at), RUN, W, scale[c], shift[c]
                                 )
-                        else:
-                            decode_line(
-                                address(source, origin + i), step, address(buffer, at), RUN, W, scale[c], shift[c]
-                            )
                         filled += 1
                     for o in range(O):
                         b = starts[c * O + o]
