@@ -47,7 +47,7 @@ class IncrementalLoss:
         loss_fn: LossFunction,
         *,
         memory_budget: int | None = None,
-        refresh_every: int = 1000,
+        refresh_every: int = 20_000,
         layout: str = "auto",
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -237,8 +237,6 @@ class Bound:
                 continue
             if isinstance(patch, Full):
                 self.backend.buffers.give(self._values[index])
-                if isinstance(patch.data, Tensor):
-                    patch.data.from_buffers = True  # type: ignore[attr-defined] # it may be given back when replaced
                 self._values[index] = patch.data
             else:
                 self.backend.put(self._values[index], patch)
