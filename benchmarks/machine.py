@@ -14,8 +14,8 @@ import torch
 
 from benchmarks.costs import Work
 from mcmcopt.loss.kernels.compiled import over_tiles
+from mcmcopt.loss.kernels.memory import aligned
 from mcmcopt.loss.kernels.micro import PIXELS, RUN, address, taps_wide
-from mcmcopt.loss.kernels.tiles import aligned
 
 
 class Machine(NamedTuple):

@@ -10,8 +10,8 @@ from torch.nn import functional
 from mcmcopt.loss.incremental.layout import Major, Rows
 from mcmcopt.loss.incremental.tiles import Tiles
 from mcmcopt.loss.kernels import reference
+from mcmcopt.loss.kernels.memory import TILE
 from mcmcopt.loss.kernels.reference import Geometry
-from mcmcopt.loss.kernels.tiles import TILE
 from tests.optim.problems import bits
 
 SAMPLES = (1, 63, 64, 65, 130)

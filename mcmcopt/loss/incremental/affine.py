@@ -17,7 +17,7 @@ from torch.nn import functional
 from mcmcopt.loss.incremental.graph import Node, plain
 from mcmcopt.loss.incremental.layout import Full, Patch, Rows, features_of
 from mcmcopt.loss.incremental.rules import Rule, State, by_channels, is_activation, name_of, shape_of, whole
-from mcmcopt.loss.kernels.reference import Geometry, expand
+from mcmcopt.loss.kernels.reference import Geometry, distinct, expand
 from mcmcopt.loss.objective import Change
 
 FEW = 0.5
@@ -57,7 +57,9 @@ def row_edits(weight: Tensor, bias: Tensor | None, edits: Change) -> RowEdits:
         bias_at, order = bias_at.sort()
         bias_new = bias_new[order]
     if at is None or new is None:
-        assert bias is not None and bias_at is not None and bias_new is not None  # noqa: S101 -- something changed
+        assert bias is not None  # noqa: S101 -- something changed
+        assert bias_at is not None  # noqa: S101
+        assert bias_new is not None  # noqa: S101
         empty = torch.empty(0, dtype=torch.int64, device=weight.device)
         nothing = weight.detach().new_empty(len(bias_at), 0)
         return RowEdits(bias_at, empty, nothing, bias_new - bias.detach()[bias_at], False)
@@ -73,7 +75,7 @@ def row_edits(weight: Tensor, bias: Tensor | None, edits: Change) -> RowEdits:
             old_bias = None if bias is None else bias.detach()[outputs]
             return RowEdits(outputs, at - first, new.unsqueeze(0), old_bias, True)
     rows, cols = at // columns, at % columns
-    outputs = (rows if bias_at is None else torch.cat((rows, bias_at))).unique()
+    outputs = distinct(rows if bias_at is None else torch.cat((rows, bias_at)))
     fresh = 2 * at.shape[0] > outputs.shape[0] * columns
     bias_part = None if bias is None else bias.detach()[outputs]
     if bias_part is not None and bias_at is not None and bias_new is not None:
@@ -84,7 +86,7 @@ def row_edits(weight: Tensor, bias: Tensor | None, edits: Change) -> RowEdits:
         return RowEdits(outputs, torch.arange(columns, device=weight.device), part, bias_part, True)
     if bias_part is not None and bias is not None:
         bias_part = None if bias_at is None else bias_part - bias.detach()[outputs]
-    inputs = cols.unique()
+    inputs = distinct(cols)
     part = flat.new_zeros(outputs.shape[0], inputs.shape[0])
     part[torch.searchsorted(outputs, rows), torch.searchsorted(inputs, cols)] = new - flat[rows, cols]
     return RowEdits(outputs, inputs, part, bias_part, False)
@@ -156,11 +158,11 @@ class Conv(Rule):
         o, inside, per_group = len(outputs), self.weight.shape[1], len(self.weight) // self.groups
         taps = kh * kw
         # columns of the weight seen as a matrix → channels within a group, and channels of the input
-        local = (part.inputs // taps).unique_consecutive()
+        local = distinct(part.inputs // taps)
         group = outputs // per_group
         first = int(group[0]) if o else 0
         if self.groups > 1 and bool((group != first).any()):
-            channels = (group.unique().unsqueeze(1) * inside + local).reshape(-1)
+            channels = (distinct(group).unsqueeze(1) * inside + local).reshape(-1)
         else:
             channels = local + first * inside
         weight = part.weight.new_zeros(o, len(channels), taps)
@@ -188,7 +190,7 @@ class Conv(Rule):
             part, outputs = weight.index_select(1, rows.ids), None
         else:
             group = rows.ids // inside
-            outputs = expand(group.unique(), per_group)
+            outputs = expand(distinct(group), per_group)
             part = weight.new_zeros(len(outputs), len(rows.ids), kh, kw)
             mine = (outputs // per_group).unsqueeze(1) == group
             o, c = mine.nonzero(as_tuple=True)
@@ -223,7 +225,7 @@ class BatchNorm(Rule):
         (patch,), source = patches, self.node.inputs[0]
         size = features_of(shape_of(self.node)[1:])
         if edits:
-            ids = torch.cat([at for at, _ in edits.values()]).unique()
+            ids = distinct(torch.cat([at for at, _ in edits.values()]))
             if patch is not None:
                 return super().patch(state, patches, edits)
             patch = Rows(ids, size, state.cached(source).index_select(1, expand(ids, size)))
@@ -244,7 +246,8 @@ class BatchNorm(Rule):
             if value is not None and param in edits:
                 value = value.index_copy(0, *edits[param])
             values.append(value)
-        assert module.running_mean is not None and module.running_var is not None  # noqa: S101 -- chosen for it
+        assert module.running_mean is not None  # noqa: S101 -- chosen for it
+        assert module.running_var is not None  # noqa: S101
         scale = (module.running_var + module.eps).rsqrt()
         scale = scale if values[0] is None else scale * values[0]
         shift = -module.running_mean * scale
@@ -326,7 +329,7 @@ def _conv_parameters(node: Node, nodes: Sequence[Node]) -> tuple[Tensor, Tensor 
         options = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
         weight, bias = module.weight, module.bias
     else:
-        weight, bias = _linear_parameters(node)  # type: ignore[assignment]
+        weight, bias = _linear_parameters(node)
         names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
         options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
         options |= {k: v for k, v in zip(names, node.fx.args, strict=False) if k in options} | {

@@ -179,7 +179,12 @@ _IN_PLACE_FUNCTIONS = {"iadd", "isub", "imul", "itruediv", "ipow", "setitem"}
 
 def _node(index: int, item: fx.Node, numbers: dict[fx.Node, int], model: nn.Module) -> Node:
     found: list[fx.Node] = []
-    fx.node.map_arg((item.args, item.kwargs), lambda n: found.append(n) or n)
+
+    def note(n: fx.Node) -> fx.Node:
+        found.append(n)
+        return n
+
+    fx.node.map_arg((item.args, item.kwargs), note)
     attributes = [n for n in found if n.op == "get_attr"]
     for n in attributes:
         n.meta["value"] = value = _attribute(model, str(n.target))

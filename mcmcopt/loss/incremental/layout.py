@@ -130,17 +130,51 @@ class Major:
         """Return a vector over features so that it broadcasts."""
         return per_feature
 
-    def linear_rows(self, source: Tensor, rows: Tensor, weight: Tensor, **terms: Any) -> Tensor:
+    def linear_rows(
+        self,
+        source: Tensor,
+        rows: Tensor,
+        weight: Tensor,
+        *,
+        old: Tensor | None = None,
+        base: Tensor | None = None,
+        base_rows: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
         """See `reference.linear_rows`."""
-        return reference.linear_rows(source, rows, weight, **terms)
+        return reference.linear_rows(source, rows, weight, old=old, base=base, base_rows=base_rows, bias=bias)
 
     def linear_all(self, source: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the whole linear map."""
         return torch.nn.functional.linear(source, weight, bias)
 
-    def conv_rows(self, source: Tensor, channels: Tensor, weight: Tensor, geometry: Geometry, **terms: Any) -> Tensor:
+    def conv_rows(
+        self,
+        source: Tensor,
+        channels: Tensor,
+        weight: Tensor,
+        geometry: Geometry,
+        *,
+        old: Tensor | None = None,
+        base: Tensor | None = None,
+        base_rows: Tensor | None = None,
+        bias: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
         """See `reference.conv_rows`."""
-        return reference.conv_rows(source, channels, weight, geometry, **terms)
+        return reference.conv_rows(
+            source,
+            channels,
+            weight,
+            geometry,
+            old=old,
+            base=base,
+            base_rows=base_rows,
+            bias=bias,
+            scale=scale,
+            shift=shift,
+        )
 
     def relu(self, data: Tensor) -> Tensor:
         """Return max(x, 0)."""

@@ -12,7 +12,7 @@ from mcmcopt.loss.incremental.affine import Conv
 from mcmcopt.loss.incremental.graph import Graph, Node
 from mcmcopt.loss.incremental.layout import features_of
 from mcmcopt.loss.incremental.rules import Alias, Rule, name_of
-from mcmcopt.loss.kernels.tiles import TILE
+from mcmcopt.loss.kernels.memory import TILE
 
 
 class Plan(NamedTuple):
@@ -91,8 +91,7 @@ def _as_codes(node: Node, nodes: Sequence[Node], rules: Sequence[Rule]) -> tuple
     for code in (0, 255):
         value = torch.full((1, batch.shape[0], 1, 1), code, dtype=torch.uint8)
         for step in reversed(chain):
-            current = value
-            value = step.call(lambda _, current=current: current)
+            value = _apply(step, value)
         if value.shape != (1, batch.shape[0], 1, 1):
             return None
         ends.append(value.view(-1).double())
@@ -112,3 +111,8 @@ def _is_affine(node: Node) -> bool:
 def _is_cast(node: Node) -> bool:
     floating = node.dtype is not None and node.dtype.is_floating_point
     return node.module is None and floating and node.fx.target in ("float", "double", "to")
+
+
+def _apply(node: Node, value: Tensor) -> Tensor:
+    result: Tensor = node.call(lambda _: value)
+    return result

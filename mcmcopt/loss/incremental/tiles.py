@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from mcmcopt.loss.incremental.layout import Major, Rows, Softmax
-from mcmcopt.loss.kernels import tiles as kernels
+from mcmcopt.loss.kernels import conv, linear, softmax
+from mcmcopt.loss.kernels import rows as moves
 from mcmcopt.loss.kernels.compiled import over_tiles
+from mcmcopt.loss.kernels.memory import TILE
 from mcmcopt.loss.kernels.micro import RUN
 from mcmcopt.loss.kernels.reference import Geometry, cross_entropy
-from mcmcopt.loss.kernels.tiles import TILE
 
 SMALL = 20_000
 """Weights of a matrix below which the own kernel is faster than torch's batched product."""
@@ -62,7 +63,7 @@ class Tiles(Major):
         flat = major.reshape(len(major), -1).contiguous()
         tiles = -(-len(flat) // TILE)
         part = target[first // TILE : first // TILE + tiles]
-        over_tiles(kernels.transpose_in, tiles, 4 * flat.numel(), flat.numpy(), part.numpy())
+        over_tiles(moves.transpose_in, tiles, 4 * flat.numel(), flat.numpy(), part.numpy())
 
     def major(self, data: Tensor, shape: Sequence[int]) -> Tensor:
         """Return a stored activation as (samples, *shape), a copy."""
@@ -89,7 +90,7 @@ class Tiles(Major):
         w = weight.numpy()
         if old is None and (outputs < 4 or 2 * np.count_nonzero(w) < w.size):
             arguments = (source.numpy(), rows.numpy(), np.ascontiguousarray(w), out.numpy())
-            over_tiles(kernels.linear_taps, self.tiles, np.count_nonzero(w) * self.n, *arguments)
+            over_tiles(linear.linear_taps, self.tiles, float(np.count_nonzero(w)) * self.n, *arguments)
             return out
         transposed = np.zeros((n, -(-outputs // 4) * 4), w.dtype)
         transposed[:, :outputs] = w.T
@@ -98,7 +99,7 @@ class Tiles(Major):
         else:
             ids, subtracted, subtracted_ids = np.arange(n), old.numpy(), rows.numpy()
         over_tiles(
-            kernels.linear_dense,
+            linear.linear_dense,
             self.tiles,
             w.size * self.n,
             source.numpy(),
@@ -144,9 +145,9 @@ class Tiles(Major):
         else:
             ids, subtracted, subtracted_ids = np.arange(len(channels)), old.numpy(), channels.numpy()
         over_tiles(
-            kernels.conv_taps,
+            conv.conv_taps,
             self.tiles,
-            (np.count_nonzero(w) * per + 1) * self.n,
+            float(np.count_nonzero(w) * per + 1) * self.n,
             source.numpy(),
             ids,
             subtracted,
@@ -163,13 +164,13 @@ class Tiles(Major):
     def relu(self, data: Tensor) -> Tensor:
         """Return max(x, 0)."""
         out = self.empty(data.shape[1])
-        over_tiles(kernels.relu_rows, self.tiles, data.numel(), data.numpy(), out.numpy())
+        over_tiles(moves.relu_rows, self.tiles, data.numel(), data.numpy(), out.numpy())
         return out
 
     def put(self, target: Tensor, rows: Rows) -> None:
         """Overwrite the features of `rows` in stored memory."""
         arguments = (rows.data.numpy(), rows.features.numpy(), target.numpy())
-        over_tiles(kernels.put_rows, self.tiles, rows.data.numel(), *arguments)
+        over_tiles(moves.put_rows, self.tiles, rows.data.numel(), *arguments)
 
     def merged(self, cached: Tensor, rows: Rows) -> Tensor:
         """Return a copy of stored memory with the features of `rows` overwritten."""
@@ -183,7 +184,7 @@ class Tiles(Major):
             return self.cross_entropies(logits, labels).mean(), None
         state, sums = self._softmax(), np.empty(self.tiles)
         arguments = (*(part.numpy() for part in state), sums, self.n)
-        over_tiles(kernels.cross_entropy, self.tiles, logits.numel() * 4, logits.numpy(), labels.numpy(), *arguments)
+        over_tiles(softmax.cross_entropy, self.tiles, logits.numel() * 4, logits.numpy(), labels.numpy(), *arguments)
         return torch.tensor(sums.sum() / self.n, dtype=torch.float64), state
 
     def cross_entropy_rows(
@@ -197,7 +198,7 @@ class Tiles(Major):
             return result
         new, sums = self._softmax(), np.empty(self.tiles)
         over_tiles(
-            kernels.cross_entropy_rows,
+            softmax.cross_entropy_rows,
             self.tiles,
             rows.data.numel() * 12,
             logits.numpy(),
@@ -222,7 +223,7 @@ class Tiles(Major):
             return cross_entropy(self.major(logits, (-1,)), labels.view(-1)[: self.n])
         out = torch.empty(self.n, dtype=torch.float64)
         arguments = (logits.numpy(), labels.numpy(), out.numpy(), self.n)
-        over_tiles(kernels.cross_entropies, self.tiles, logits.numel() * 8, *arguments)
+        over_tiles(softmax.cross_entropies, self.tiles, logits.numel() * 8, *arguments)
         return out
 
     def prepare_labels(self, labels: Tensor) -> Tensor:
@@ -240,5 +241,5 @@ class Tiles(Major):
         else:
             from_, ids = base.numpy(), np.arange(outputs) if base_rows is None else base_rows.numpy()
         added: Any = np.zeros(outputs, out.numpy().dtype) if bias is None else bias.numpy()
-        over_tiles(kernels.start_rows, self.tiles, out.numel(), from_, ids, added, per, out.numpy())
+        over_tiles(moves.start_rows, self.tiles, out.numel(), from_, ids, added, per, out.numpy())
         return out

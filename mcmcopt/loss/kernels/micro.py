@@ -3,6 +3,8 @@
 Plain numba loops over the same arrays are 1.5 to 10 times slower: index wrap-around keeps LLVM from vectorising them.
 Samples are the innermost dimension everywhere, so that every kernel is this one sum with other offsets.  Vectors are
 as wide as the machine's registers, and all arrays start on 64 bytes: a load across two cache lines costs two.
+
+Whoever edits this file deletes __pycache__ beside it: numba's cache on disk looks at the kernels' own files only.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.core import cgutils as _cgutils
+from numba.extending import intrinsic as _intrinsic
+
+intrinsic: Any = _intrinsic  # numba's own types describe the functions as written, not as called
+cgutils: Any = _cgutils
 
 RUN = 16
 """Samples that a micro-kernel handles at a time."""
@@ -69,7 +74,7 @@ def address(typing_context: Any, array: Any, index: Any) -> Any:
     return signature, codegen
 
 
-def _taps(positions: int, runs: int) -> Callable[..., None]:
+def _taps(positions: int, runs: int) -> Any:
     """Make the micro-kernel for a number of output positions and of runs of samples."""
 
     @intrinsic
@@ -102,7 +107,7 @@ def _taps(positions: int, runs: int) -> Callable[..., None]:
 
         return signature, codegen
 
-    return taps  # type: ignore[no-any-return]
+    return taps
 
 
 taps_wide = _taps(PIXELS, 1)
@@ -248,7 +253,7 @@ def _exp(b: ir.IRBuilder, x: ir.Value, vector: ir.VectorType) -> ir.Value:
 
 @intrinsic
 def max_and_sum_exp(typing_context: Any, src: Any, step: Any, n: Any, top: Any, total: Any) -> Any:
-    """One run over n rows of float32: top[s] = max_c src[c, s] and total[s] = Σ_c exp(src[c, s] - top[s]); keeps nan."""
+    """One run over n float32 rows: top[s] = max_c src[c, s], total[s] = Σ_c exp(src[c, s] - top[s]); keeps nan."""
     signature = types.void(src, types.intp, types.intp, top, total)
 
     def codegen(context: Any, b: ir.IRBuilder, signature: Any, arguments: Any) -> Any:

@@ -99,6 +99,12 @@ def expand(ids: Tensor, size: int) -> Tensor:
     return (ids.unsqueeze(1) * size + torch.arange(size, device=ids.device)).view(-1)
 
 
+def distinct(ids: Tensor) -> Tensor:
+    """Return the different numbers among some, ascending."""
+    result: Tensor = ids.unique()  # type: ignore[no-untyped-call]
+    return result
+
+
 def _finish_channels(
     y: Tensor, geometry: Geometry, base: Tensor | None, base_rows: Tensor | None, bias: Tensor | None
 ) -> Tensor:
