@@ -126,6 +126,7 @@ class Progress:
 
     seconds: float = 5.0  # between two plain lines, where there is no terminal
     checkpoint_seconds: float = 30.0
+    reference_proposals: int = 0  # timed after training as whole forwards, for comparison; 0: none
 
 
 @dataclass

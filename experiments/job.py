@@ -23,6 +23,7 @@ from experiments.data import Data
 from experiments.evaluate import evaluate
 from experiments.growth import Growth
 from experiments.optimizers import make_optimizer
+from experiments.reference_form import seconds_per_proposal
 from experiments.terminal import Reporter, closing_table, say
 from experiments.train import Training
 from mcmcopt.sparsity import Criterion, Magnitude, Random, count, nonzero, resistance_curve
@@ -138,9 +139,10 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[st
                 state += f"; {training.counters.seconds:.0f} of {training.max_seconds:g} s"
             reporter.update(training.counters.step, state)
     checkpoint()
+    reference = _reference_seconds(config["progress"]["reference_proposals"], training)
     curve = _resistance(model, data, config["seed"])
     record.write_csv(path / "resistance.csv", record.RESISTANCE, curve)
-    summary = _summary(config, training, data, curve, path)
+    summary = _summary(config, training, data, curve, path) | {"reference_seconds": reference}
     record.write_json(path / "summary.json", summary)
     return summary
 
@@ -284,6 +286,15 @@ def _summary(
         "seconds": c.seconds,
         "joules": None,
     }
+
+
+def _reference_seconds(n: int, training: Training) -> float | None:
+    """Return what a chain's proposals would have taken in the reference form; None where that is not measured."""
+    if n < 1 or training.chain is None:
+        return None
+    training.model.eval()
+    x, y = training.split.x, training.split.y
+    return seconds_per_proposal(training.chain, training.model, x, y, n) * training.counters.proposals
 
 
 def _acceptance(path: Path) -> dict[str, dict[str, float]]:

@@ -76,5 +76,9 @@ def closing_table(summary: dict[str, Any]) -> Table:
         table.add_row(f"acceptance, {layer}", ", ".join(f"{move} {100 * rate:.0f} %" for move, rate in moves.items()))
     table.add_row("loss evaluations (gradients)", f"{summary['evaluations']:,} ({summary['gradients']:,})")
     table.add_row("seconds of training", f"{summary['seconds']:.1f}")
+    if summary.get("reference_seconds"):
+        times = summary["reference_seconds"] / summary["seconds"]
+        value = f"{summary['reference_seconds']:,.0f} ({times:,.0f} times as long)"
+        table.add_row("the same proposals as whole forwards, seconds", value)
     table.add_row("joules", "not measured" if summary["joules"] is None else f"{summary['joules']:.0f}")
     return table
