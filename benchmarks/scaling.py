@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from benchmarks.machine import Machine, seconds, settle
 from benchmarks.rounds import MARK, Pair, propose_all, several, unsteady
 from experiments import models
 from mcmcopt import IncrementalLoss
+from mcmcopt.loss.incremental.layout import Buffers, Rows
+from mcmcopt.loss.incremental.tiles import Tiles
 from mcmcopt.loss.objective import Change, Objective
 
 HEADER = f"{'':<34}{'ours ms':>10}{'limit ms':>10}{'share':>7}{'MB':>9}{'MFMA':>9}"
@@ -117,6 +120,40 @@ def _versus(
     return f"{label:<68}{predicted:>14}{pair.ratio:>11.2f}{without:>12.3f}{with_:>10.3f}{MARK * pair.unsteady}"
 
 
+class Without:
+    """An objective with one method of the engine replaced while it scores.
+
+    Args:
+        objective: the objective.
+        owner, name: the method.
+        other: what stands in for it.
+    """
+
+    def __init__(self, objective: Objective, owner: type, name: str, other: Callable[..., Any]) -> None:
+        self.objective, self.owner, self.name, self.other = objective, owner, name, other
+        self.evaluate, self.commit = objective.evaluate, objective.commit
+
+    def propose(self, change: Change) -> Tensor:
+        before = getattr(self.owner, self.name)
+        setattr(self.owner, self.name, self.other)
+        try:
+            return self.objective.propose(change)
+        finally:
+            self.rollback()
+            setattr(self.owner, self.name, before)
+
+    def rollback(self) -> None:
+        self.objective.rollback()
+
+
+def _whole_softmax(self: Tiles, logits: Tensor, rows: Rows, labels: Tensor, state: Any) -> Any:
+    return self.cross_entropy(self.merged(logits, rows), labels)
+
+
+def _keep_nothing(self: Buffers, tensor: Tensor) -> None:
+    """Leave the memory to the allocator."""
+
+
 @torch.no_grad()
 def gains(cases: Sequence[Case], n: int, machine: Machine, rounds: int, more: Sequence[str]) -> None:
     """Print what each choice brought that can be switched from outside.
@@ -141,6 +178,19 @@ def gains(cases: Sequence[Case], n: int, machine: Machine, rounds: int, more: Se
         predicted = machine.limit(floating.work(kind)) / machine.limit(case.work(kind))
         label = f"inputs as uint8: reference CNN, n = {n:,}, {kind.label}"
         print(_versus(label, f"{predicted:.2f}", bare, objective, (changes, changes), rounds))
+    fc = case.model.fc.weight
+    one = [{fc: (at, fc.detach().take(at) + 0.01)} for at in torch.from_numpy(rng.integers(fc.numel(), size=(20, 1)))]
+    label = f"cross-entropy of changed classes alone: n = {n:,}, fc 1 weight"
+    print(
+        _versus(
+            label, "-", Without(objective, Tiles, "cross_entropy_rows", _whole_softmax), objective, (one, one), rounds
+        )
+    )
+    filters = [case.draw(case.kinds[0], rng) for _ in range(4)]
+    label = f"memory used again: n = {n:,}, {case.kinds[0].label}"
+    print(
+        _versus(label, "-", Without(objective, Buffers, "give", _keep_nothing), objective, (filters, filters), rounds)
+    )
     del objective, bare, floating, normalised
     gc.collect()
     for case in cases:
@@ -153,5 +203,5 @@ def gains(cases: Sequence[Case], n: int, machine: Machine, rounds: int, more: Se
         gc.collect()
     for line in more or ["speculation: not measured, since neither mlp nor digits is among the parts run"]:
         print(line)
-    print("not switchable from outside, so not measured here: buffers used again, padded vectors, early rejection,")
+    print("not switchable from outside, so not measured here: aligned arrays, vector micro-kernels, early rejection,")
     print("skipping zero taps, differences of few weights instead of whole rows")

@@ -30,7 +30,7 @@ class _Watch:
         self._seen: set[int] = set()
 
     def __enter__(self) -> _Watch:
-        self._random = _random_states()
+        self._random = random_states()
         self._handle = register_module_forward_pre_hook(self._before_forward)
         return self
 
@@ -38,7 +38,7 @@ class _Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._handle.remove()
-        self.consumed_random = any(not torch.equal(a, b) for a, b in zip(self._random, _random_states(), strict=True))
+        self.consumed_random = any(not torch.equal(a, b) for a, b in zip(self._random, random_states(), strict=True))
         if error is not None:
             self.restore_buffers()
 
@@ -114,7 +114,8 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, b) or (a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all()))
 
 
-def _random_states() -> list[Tensor]:
+def random_states() -> list[Tensor]:
+    """Return the states of torch's global generators."""
     states = [torch.get_rng_state()]
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states += torch.cuda.get_rng_state_all()

@@ -91,6 +91,10 @@ class ClosureObjective:
         self._closure, self._params = closure, list(params)
         self.grad = grad
 
+    def __call__(self) -> Tensor:
+        """Return the closure's loss."""
+        return self.evaluate()
+
     def evaluate(self) -> Tensor:
         """Return the closure's loss."""
         if self.grad is None:

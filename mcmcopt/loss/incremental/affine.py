@@ -265,7 +265,7 @@ def is_linear(node: Node, nodes: Sequence[Node]) -> bool:
         return plain(node.module) and isinstance(node.module.weight, nn.Parameter)
     if node.module is not None or node.fx.target is not functional.linear:
         return False
-    return _functional_parameters(node, 2)
+    return _functional_parameters(node, 3)
 
 
 def is_conv(node: Node, nodes: Sequence[Node]) -> bool:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mcmcopt.loss.guards import ClosureError, random_states
 from mcmcopt.loss.incremental.fill import fill
 from mcmcopt.loss.incremental.graph import Node, check_modes, modes
 from mcmcopt.loss.incremental.layout import Codes, Full, Major, Patch, Rows
@@ -70,6 +71,10 @@ class Bound:
         """Whether these are the batch's tensors, unchanged."""
         return x is self._x and y is self._y and self._batch == _versions([x, y])
 
+    def is_current(self) -> bool:
+        """Whether the model is as it was when it was traced: modes, modules, parameters, buffers."""
+        return self._graph.modes == modes(self._owner.model)
+
     def evaluate(self) -> Tensor:
         """Return the loss at the present parameters, from the cache while that is known to be right.
 
@@ -77,11 +82,12 @@ class Bound:
         eval modes were changed by others.
         """
         check_modes(self._owner.model)
-        if self._graph.modes != modes(self._owner.model) or self._batch != _versions([self._x, self._y]):
-            self._owner._trace(self._x)
+        if not self.is_current() or self._batch != _versions([self._x, self._y]):
+            self._filled = False
+            if self._owner._trace(self._x) is None:
+                raise ClosureError("the model can no longer be traced as it is now: bind the batch again")
             self._batch = _versions([self._x, self._y])
             self._set_up()
-            self._filled = False
         self._discard()
         if not self._filled or self._commits >= self._owner.refresh_every or self._written != self._present():
             self._fill()
@@ -112,8 +118,8 @@ class Bound:
             if patch is None or isinstance(self._rules[index], Alias):
                 continue
             if isinstance(patch, Full):
-                self.backend.buffers.give(self._values[index])
-                self._values[index] = patch.data
+                old, self._values[index] = self._values[index], patch.data
+                self.backend.buffers.give(old)
             else:
                 self.backend.put(self._values[index], patch)
                 self.backend.buffers.give(patch.data)
@@ -208,7 +214,7 @@ class Bound:
         assert dtype is not None  # noqa: S101 -- trace has looked
         assert output.shape is not None  # noqa: S101
         self.backend: Major
-        if self._plan.tiled and self._x.is_cpu and dtype in (torch.float32, torch.float64):
+        if self._plan.tiled and dtype in (torch.float32, torch.float64):
             self.backend = Tiles(n, dtype)
         else:
             self.backend = Major(n, dtype, self._x.device)
@@ -275,13 +281,17 @@ class Bound:
     def _fill(self) -> None:
         """Compute all activations that are needed."""
         self._values = fill(self.nodes, self._plan, self.backend, self._x, self._values)
+        before = random_states()
         self._loss, self._loss_state = self._head.whole(self.cached(self._graph.output))
+        if any(not torch.equal(a, b) for a, b in zip(before, random_states(), strict=True)):
+            raise ClosureError("loss_fn draws random numbers, so the loss is not a function of the parameters")
         self._commits, self._filled = 0, True
         self._written = self._present()
 
     def _present(self) -> dict[Tensor, tuple[int, int]]:
-        model = self._owner.model
-        return {t: (t._version, t.data_ptr()) for t in (*model.parameters(), *model.buffers())}
+        model, loss = self._owner.model, self._owner.loss_fn
+        buffers = loss.buffers() if isinstance(loss, nn.Module) else ()
+        return {t: (t._version, t.data_ptr()) for t in (*model.parameters(), *model.buffers(), *buffers)}
 
 
 def _roots(nodes: Sequence[Node], rules: Sequence[Rule]) -> list[int]:

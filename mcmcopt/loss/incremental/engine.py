@@ -34,8 +34,9 @@ class IncrementalLoss:
         refresh_every: commits after which the next `evaluate` computes all activations afresh, which bounds rounding.
         layout: `"tiles"` (sample-minor, the CPU kernels), `"major"` (torch operations, as on CUDA), or `"auto"`.
 
-    What breaks the guarantee: parameters written through `.data`, which leaves no trace; all other writes by others
-    are noticed at the next `evaluate`, that is at the start of the next step.
+    What breaks the guarantee: parameters written through `.data` and plain Python attributes that the forward reads,
+    which leave no trace (all other writes by others are noticed at the next `evaluate`, that is at the start of the
+    next step).  Where an activation is infinite or nan, a weight of exactly 0 contributes 0 here and nan in torch.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class IncrementalLoss:
             raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable with (outputs, y), got {loss_fn!r}")
+        if isinstance(loss_fn, nn.Module) and next(loss_fn.parameters(), None) is not None:
+            raise ValueError(f"loss_fn must have no parameters, got {loss_fn!r}: make them part of the model")
         if memory_budget is not None and memory_budget <= 0:
             raise ValueError(f"memory_budget must be a positive number of bytes or None, got {memory_budget!r}")
         if isinstance(refresh_every, bool) or not isinstance(refresh_every, int) or refresh_every < 1:
@@ -63,6 +66,7 @@ class IncrementalLoss:
         self._rules: list[Rule] = []
         self._untraceable = False
         self._traced_for: tuple[Any, ...] = ()
+        self._on_cpu = True
         self._warned: set[str] = set()
         self._bound: Bound | None = None
 
@@ -84,7 +88,7 @@ class IncrementalLoss:
         if isinstance(y, Tensor) and len(y) != len(x):
             raise ValueError(f"x and y must have as many samples, got {len(x)} and {len(y)}")
         bound = self._bound
-        if bound is not None and bound.is_of(x, y):
+        if bound is not None and bound.is_of(x, y) and bound.is_current():
             return bound
         self._bound = None
         graph = self._trace(x)
@@ -110,7 +114,7 @@ class IncrementalLoss:
     def _plan(self, n: int) -> Plan:
         assert self._graph is not None  # noqa: S101 -- the callers have traced
         tiled = self.layout == "tiles" or (self.layout == "auto" and _suits_tiles(self._graph))
-        return plan(self._graph, self._rules, n, tiled)
+        return plan(self._graph, self._rules, n, tiled and self._on_cpu)
 
     def _trace(self, x: Tensor) -> Graph | None:
         check_modes(self.model)
@@ -126,7 +130,7 @@ class IncrementalLoss:
                     f"{type(self.model).__name__} is evaluated whole for every proposal: {error}", stacklevel=3
                 )
                 return None
-            self._traced_for = _signature(x)
+            self._traced_for, self._on_cpu = _signature(x), x.is_cpu
             nodes = self._graph.nodes
             self._rules = [choose(node, nodes, nodes[self._graph.output].dtype) for node in nodes]
             self._warn_of_dense_operations()

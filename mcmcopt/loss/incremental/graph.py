@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import Parameter
 
-from mcmcopt.loss.guards import ClosureError
+from mcmcopt.loss.guards import ClosureError, random_states
 
 
 class UntraceableError(Exception):
@@ -65,7 +65,7 @@ class Graph:
 
 def modes(model: nn.Module) -> tuple[object, ...]:
     """Return what tracing takes as given: train or eval by module, which the parameters are, the buffers' versions."""
-    training = tuple(module.training for module in model.modules())
+    training = tuple((id(module), module.training) for module in model.modules())
     params = tuple(id(param) for param in model.parameters())
     return training, params, tuple((id(buffer), buffer._version) for buffer in model.buffers())
 
@@ -84,7 +84,7 @@ def check_modes(model: nn.Module) -> None:
             continue
         if isinstance(module, _DropoutNd) and module.p > 0:
             raise ClosureError(f"dropout is in train mode: {name} ({module}). Call model.eval() before the step")
-        if isinstance(module, _NormBase):
+        if isinstance(module, _NormBase) and module.running_mean is not None:
             raise ClosureError(
                 f"{name} ({module}) is in train mode: it normalises by the batch and moves its running statistics, "
                 "even for a rejected proposal. Call model.eval() before the step"
@@ -103,10 +103,13 @@ def trace(model: nn.Module, x: Tensor) -> Graph:
     if model._forward_hooks or model._forward_pre_hooks:
         raise UntraceableError("it has forward hooks")
     try:
+        before = random_states()
         with torch.enable_grad():  # shows which constants are computed from parameters
             traced = fx.Tracer().trace(model)
     except Exception as error:  # fx raises many kinds, and the model's own code runs on proxies
         raise UntraceableError(f"torch.fx cannot trace it: {error}") from error
+    if _moved(before):
+        raise UntraceableError("its forward draws random numbers that tracing would make constants")
     nodes: list[Node] = []
     numbers: dict[fx.Node, int] = {}
     output = -1
@@ -134,6 +137,11 @@ def trace(model: nn.Module, x: Tensor) -> Graph:
             node.dtype = value.dtype
             if value.dim() >= 1 and value.shape[0] == 2 and other.shape == (3, *value.shape[1:]):
                 node.shape = tuple(value.shape[1:])
+    for node in nodes:
+        if node.shape is not None and node.dtype in (torch.float16, torch.bfloat16):
+            raise UntraceableError(
+                f"it computes in {node.dtype}, in which cached activations would swallow small accepted changes"
+            )
     if nodes[output].shape is None:
         raise UntraceableError("its output does not have one row per sample")
     return Graph(nodes, output, modes(model))
@@ -158,20 +166,26 @@ def run(nodes: Sequence[Node], x: Tensor) -> list[Any]:
         ClosureError: if a node draws random numbers.
     """
     values: list[Any] = []
-    before = torch.get_rng_state()
+    before = random_states()
     for node in nodes:
         values.append(x if node.index == 0 else node.call(values.__getitem__))
-    if not torch.equal(before, torch.get_rng_state()):
-        torch.set_rng_state(before)
+    if _moved(before):
         for node in nodes[1:]:
+            before = random_states()
             node.call(values.__getitem__)
-            if not torch.equal(before, torch.get_rng_state()):
-                torch.set_rng_state(before)
+            if _moved(before):
                 raise ClosureError(
                     f"{node.label} draws random numbers, so the loss is not a function of the parameters. "
                     "Use F.dropout(x, training=self.training) and model.eval()"
                 )
     return values
+
+
+def _moved(before: Sequence[Tensor]) -> bool:
+    """Return whether torch's generators have moved, and put the CPU's back."""
+    moved = any(not torch.equal(a, b) for a, b in zip(before, random_states(), strict=False))
+    torch.set_rng_state(before[0])
+    return moved
 
 
 _IN_PLACE_FUNCTIONS = {"iadd", "isub", "imul", "itruediv", "ipow", "setitem"}
@@ -260,7 +274,14 @@ def _check_in_place(nodes: Sequence[Node]) -> None:
                     f"{node.label} changes the value of {nodes[i].label} in place, and {nodes[others[0]].label} "
                     "reads it afterwards"
                 )
-            i = nodes[i].inputs[0] if nodes[i].inputs and nodes[i].fx.op != "call_module" else -1
+            i = nodes[i].inputs[0] if nodes[i].inputs and _may_share(nodes[i].module) else -1
+
+
+def _may_share(module: nn.Module | None) -> bool:
+    """Return whether a module's output may be its input's memory."""
+    from torch.nn.modules.dropout import _DropoutNd
+
+    return module is None or isinstance(module, nn.Identity | nn.Flatten | nn.Unflatten | _DropoutNd)
 
 
 def _attribute(model: nn.Module, path: str) -> Any:

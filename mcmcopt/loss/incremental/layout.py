@@ -65,15 +65,24 @@ class Softmax(NamedTuple):
 
 
 class Buffers:
-    """Memory used again: fresh pages from the operating system cost more than many a kernel."""
+    """Memory used again: fresh pages from the operating system cost more than many a kernel.
 
-    def __init__(self) -> None:
+    Args:
+        limit: bytes that are kept for later; beyond it all that is free goes back to the system.
+    """
+
+    def __init__(self, limit: int = 2**28) -> None:
+        self.limit, self._held = limit, 0
         self._free: dict[tuple[Any, ...], list[Tensor]] = defaultdict(list)
 
     def take(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return an uninitialised tensor."""
         free = self._free[(*shape, dtype)]
-        tensor = free.pop() if free else torch.empty(tuple(shape), dtype=dtype, device=device)
+        if free:
+            tensor = free.pop()
+            self._held -= tensor.nbytes
+        else:
+            tensor = torch.empty(tuple(shape), dtype=dtype, device=device)
         tensor.from_buffers = True  # type: ignore[attr-defined] # views and other tensors lack it
         return tensor
 
@@ -81,6 +90,10 @@ class Buffers:
         """Take back what `take` returned; tensors from elsewhere, which may be views, are left alone."""
         if getattr(tensor, "from_buffers", False):
             tensor.from_buffers = False  # type: ignore[attr-defined]
+            if self._held + tensor.nbytes > self.limit:
+                self._free.clear()
+                self._held = 0
+            self._held += tensor.nbytes
             self._free[(*tensor.shape, tensor.dtype)].append(tensor)
 
 

@@ -64,6 +64,7 @@ class CrossEntropy(Head):
 
     def rows(self, outputs: Tensor, rows: Rows, state: Any) -> tuple[Tensor, Any]:
         """Two exponentials a sample and changed class, instead of one for every class."""
+        rows = Rows(rows.features, 1, rows.data)  # a class is a feature, whatever it was before it was flattened
         return self.backend.cross_entropy_rows(outputs, rows, self._labels, state)
 
 
@@ -113,7 +114,7 @@ class AnyLoss(Head):
 
     def whole(self, outputs: Tensor) -> tuple[Tensor, Any]:
         """Return what the function returns."""
-        return as_loss(self._loss_fn(self.backend.major(outputs, self._shape), self._y)), None
+        return as_loss(self._loss_fn(self.backend.major(outputs, self._shape).clone(), self._y)), None
 
 
 def make_head(loss_fn: LossFunction, backend: Major, shape: tuple[int, ...], y: Any) -> Head:

@@ -46,9 +46,9 @@ def plan(graph: Graph, rules: Sequence[Rule], n: int, tiled: bool) -> Plan:
     for node, rule in zip(nodes, rules, strict=True):
         keep = node.index != 0 and node.shape is not None and not isinstance(rule, Alias)
         keep = keep and (node.depends or any(nodes[i].depends for i in _readers(node, nodes, rules)))
-        if keep and not node.depends and (found := _as_codes(node, nodes, rules)) is not None:
+        if keep and tiled and not node.depends and (found := _as_codes(node, nodes, rules)) is not None:
             codes[node.index] = found
-            size += features_of(node.shape or ()) * (-(-n // TILE) * TILE if tiled else n)
+            size += features_of(node.shape or ()) * -(-n // TILE) * TILE
             keep = False
         stored.append(keep)
         if keep and node.dtype is not None:
@@ -87,16 +87,19 @@ def _as_codes(node: Node, nodes: Sequence[Node], rules: Sequence[Rule]) -> tuple
             return None
         chain.append(at)
         at = nodes[at.inputs[0]]
-    ends = []
-    for code in (0, 255):
-        value = torch.full((1, batch.shape[0], 1, 1), code, dtype=torch.uint8)
-        for step in reversed(chain):
-            value = _apply(step, value)
-        if value.shape != (1, batch.shape[0], 1, 1):
-            return None
-        ends.append(value.view(-1).double())
-    scale = (ends[1] - ends[0]) / 255
-    return scale.to(node.dtype), ends[0].to(node.dtype)
+    channels = batch.shape[0]
+    codes = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, channels, 1, 1)
+    value = codes
+    for step in reversed(chain):
+        value = _apply(step, value)
+    if value.shape != codes.shape:
+        return None
+    value = value.view(256, channels).double()
+    scale, shift = (value[255] - value[0]) / 255, value[0]
+    line = torch.arange(256).unsqueeze(1) * scale + shift
+    if not torch.allclose(value, line, rtol=1e-6, atol=1e-6 * float(value.abs().max())):
+        return None
+    return scale.to(node.dtype), shift.to(node.dtype)
 
 
 def _is_affine(node: Node) -> bool:
@@ -104,8 +107,10 @@ def _is_affine(node: Node) -> bool:
         return False
     if "rounding_mode" in node.fx.kwargs:
         return False
-    name = name_of(node)
-    return name in ("add", "sub", "mul") or (name in ("div", "truediv") and isinstance(node.fx.args[0], fx.Node))
+    name, first = name_of(node), node.fx.args[0]
+    return name in ("add", "sub", "mul") or (
+        name in ("div", "truediv") and isinstance(first, fx.Node) and first.op != "get_attr"
+    )
 
 
 def _is_cast(node: Node) -> bool:

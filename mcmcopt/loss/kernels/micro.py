@@ -3,8 +3,6 @@
 Plain numba loops over the same arrays are 1.5 to 10 times slower: index wrap-around keeps LLVM from vectorising them.
 Samples are the innermost dimension everywhere, so that every kernel is this one sum with other offsets.  Vectors are
 as wide as the machine's registers, and all arrays start on 64 bytes: a load across two cache lines costs two.
-
-Whoever edits this file deletes __pycache__ beside it: numba's cache on disk looks at the kernels' own files only.
 """
 
 from __future__ import annotations
