@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from benchmarks.costs import Work
-from mcmcopt.loss.kernels.compiled import over_tiles
 from mcmcopt.loss.kernels.memory import aligned
 from mcmcopt.loss.kernels.micro import PIXELS, RUN, address, taps_wide
+from mcmcopt.loss.kernels.threads import over_tiles
 
 
 class Machine(NamedTuple):

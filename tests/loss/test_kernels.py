@@ -426,7 +426,7 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype):
 
 @pytest.mark.usefixtures("_threads")
 def test_an_error_in_a_thread_is_not_lost():
-    from mcmcopt.loss.kernels.compiled import over_tiles
+    from mcmcopt.loss.kernels.threads import over_tiles
 
     torch.set_num_threads(2)
 

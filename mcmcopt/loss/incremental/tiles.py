@@ -17,10 +17,10 @@ from torch import Tensor
 from mcmcopt.loss.incremental.layout import Major, Rows, Softmax
 from mcmcopt.loss.kernels import conv, linear, softmax
 from mcmcopt.loss.kernels import rows as moves
-from mcmcopt.loss.kernels.compiled import over_tiles
 from mcmcopt.loss.kernels.memory import TILE
 from mcmcopt.loss.kernels.micro import RUN
 from mcmcopt.loss.kernels.reference import Geometry, cross_entropy
+from mcmcopt.loss.kernels.threads import over_tiles
 
 SMALL = 20_000
 """Weights of a matrix below which the own kernel is faster than torch's batched product."""
