@@ -12,7 +12,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from experiments.growth import Growth
 
 ALLOWED = ("mcmcopt", "torch.optim", "experiments")
 """Modules that a `_target_` may come from."""
@@ -29,7 +28,7 @@ class Train:
     steps: int | None = None  # instead of epochs, which is null then
     max_seconds: float | None = None  # of training: ends the run early
     batch_size: int | None = None  # null: the full batch
-    growth: Growth | None = None  # a chain's batch that grows up to the full one; batch_size is null then
+    growth: Any = None  # a chain's batch that grows up to the full one: arguments of experiments.growth.Growth
     steps_per_batch: int = 1  # before the next one is drawn
     eval_every: int = 1  # epochs (steps where these are given) between two rows of metrics.csv
     eval_seconds: float | None = None  # of training between two rows; takes the place of eval_every

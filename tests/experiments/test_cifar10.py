@@ -145,13 +145,15 @@ def test_normalize_by_channel():
 
 COMMON = ("data=cifar10_jpeg", "model=cnn60k", "threads=1")
 CHAIN = (
-    *("optimizer=mcmc", "train.growth={start: 20, patience: 2}", "train.steps=10", "train.max_seconds=null"),
+    *("optimizer=mcmc", "train.growth={start: 20, patience: 2, threshold: 0.99}", "train.steps=10"),
+    *("train.max_seconds=null", "progress.reference_proposals=0"),
+    "optimizer.lam={_target_: mcmcopt.GeometricAnnealing, start: 5.0e4, end: 1.0e7, steps: 400}",
     *("train.eval_seconds=null", "train.eval_every=1", "optimizer.n_proposals=3", "train.incremental=false"),
 )
 
 
 def test_chain_on_a_growing_batch_up_to_the_full_set(root, tmp_path):
-    path = run(composed(*COMMON, *CHAIN, f"data.root={root}", f"out={tmp_path}", "train.growth.threshold=0.99"))
+    path = run(composed(*COMMON, *CHAIN, f"data.root={root}", f"out={tmp_path}"))
     rows = table(path / "metrics.csv")
     assert path.relative_to(tmp_path).parts[:2] == ("cifar10_jpeg", "mcmc")
     # patience 2: growth after four fresh batches each, none gaining 99 %
@@ -231,7 +233,7 @@ def test_resumed_run_is_the_same_run(root, tmp_path, monkeypatch, objective, sto
     monkeypatch.setattr("mcmcopt.IncrementalLoss", objective, raising=False)
     settings = (*COMMON, *CHAIN, f"data.root={root}", "train.steps=14", f"train.steps_per_batch={repeats}")
     settings += (f"train.incremental={objective is not None}", "train.refresh_steps=3")
-    settings += ("train.growth.threshold=0.99", "optimizer.lam={start: 100, end: 1000, steps: 14}")
+    settings += ("optimizer.lam={start: 100, end: 1000, steps: 14}",)
     whole = run(composed(*settings, f"out={tmp_path}/whole"))
     cfg = composed(*settings, f"out={tmp_path}/cut")
     path = folder(resolved(cfg))
@@ -261,15 +263,15 @@ def test_resumed_run_is_the_same_run(root, tmp_path, monkeypatch, objective, sto
         (("optimizer=mcmc", "train.refresh_steps=0"), "refresh_steps"),
         (("optimizer=mcmc", "train.steps_per_batch=0"), "steps_per_batch"),
         (("optimizer=mcmc", "train.batch_size=5"), "train.batch_size=5 must be null"),
-        (("optimizer=mcmc", "train.growth.start=61"), r"train.growth.start must lie in 1..60"),
-        (("optimizer=mcmc", "train.growth.factor=1"), "factor"),
+        (("optimizer=mcmc", "train.growth={start: 61}"), r"train.growth.start must lie in 1..60"),
+        (("optimizer=mcmc", "train.growth={start: 20, factor: 1}"), "factor"),
         (("optimizer=sgd", "train.batch_size=5", "train.incremental=true"), "train.incremental and train.growth"),
         (("optimizer=sgd", "train.batch_size=5", "train.prune_density=0.5", "train.max_seconds=1"), "max_seconds"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(root, tmp_path, monkeypatch, overrides, named):
     monkeypatch.setattr("mcmcopt.IncrementalLoss", Drifting, raising=False)
-    small = ("train.growth.start=20",) if overrides[0] == "optimizer=mcmc" else ()
+    small = () if "growth" in overrides[1] or overrides[0] == "optimizer=sgd" else ("train.growth={start: 20}",)
     with pytest.raises(ValueError, match=named):
         run(composed(*COMMON, *small, f"data.root={root}", f"out={tmp_path}", *overrides))
 

@@ -52,11 +52,11 @@ def test_settings_tuned_to_a_network_are_its_own():
     cifar = ("data=cifar10", "model=cnn60k", "data.root=x")
     chain = resolved(composed("optimizer=mcmc", *cifar))
     assert chain["optimizer"]["prior"] == {"_target_": "mcmcopt.Gaussian", "scale": 0.3}
-    assert chain["optimizer"]["groups"] is None
+    assert list(chain["optimizer"]["groups"]) == ["conv1", "fc"]
     assert (chain["train"]["epochs"], chain["train"]["incremental"], chain["threads"]) == (None, True, 2)
     assert (chain["name"], chain["data"]["name"]) == ("mcmc", "cifar10")
-    own = resolved(composed("optimizer=mcmc", *cifar, "threads=1", "optimizer.lam.end=2", "train.growth=null"))
-    assert (own["threads"], own["optimizer"]["lam"]["end"], own["train"]["growth"]) == (1, 2, None)
+    own = resolved(composed("optimizer=mcmc", *cifar, "threads=1", "optimizer.lam=2", "train.growth={start: 7}"))
+    assert (own["threads"], own["optimizer"]["lam"], own["train"]["growth"]) == (1, 2, {"start": 7})
     sgd = resolved(composed("optimizer=sgd", *cifar))
     assert (sgd["optimizer"]["lr"], sgd["train"]["batch_size"], sgd["train"]["epochs"]) == (0.005, 256, 12)
     digits = resolved(composed("optimizer=mcmc"))
