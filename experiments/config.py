@@ -12,7 +12,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-
 ALLOWED = ("mcmcopt", "torch.optim", "experiments")
 """Modules that a `_target_` may come from."""
 
