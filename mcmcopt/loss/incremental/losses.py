@@ -6,6 +6,7 @@ sample.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from mcmcopt.loss.objective import as_loss
 LossFunction = Callable[[Tensor, Any], Tensor]
 
 
-class Head:
+class Head(ABC):
     """The loss of one batch as a function of the stored outputs.
 
     Args:
@@ -31,9 +32,9 @@ class Head:
     def __init__(self, backend: Major) -> None:
         self.backend = backend
 
+    @abstractmethod
     def whole(self, outputs: Tensor) -> tuple[Tensor, Any]:
         """Return the loss of outputs in the backend's layout, and what `rows` may go on from."""
-        raise NotImplementedError
 
     def rows(self, outputs: Tensor, rows: Rows, state: Any) -> tuple[Tensor, Any]:
         """Return the same for outputs of which some rows are replaced.
