@@ -1,0 +1,150 @@
+"""The meter's log: one JSON line per sample, appended, read back with the same arithmetic.
+
+    {"type": "header", "schema": 1, "channels": […], "period_s": 1.0, "host": …, "boot_id": …, "versions": {…}}
+    {"type": "sample", "t_s": …, "unix_s": …, "uj": {"rapl:package-0": 123}, "w": {…}, "cpu_s": {…}, …}
+    {"type": "baseline", "w": 12.5, …}
+    {"type": "report", …}
+
+A header begins a segment: a meter that was started again, perhaps in another process.  Nothing is ever erased; a last
+line that a crash has torn is left out by the reader.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mcmcopt.energy.report import Baseline, Report
+from mcmcopt.energy.sample import SCHEMA, Channel, Sample, channel_from_dict, channel_to_dict
+
+
+@dataclass
+class Segment:
+    """One start of a meter.
+
+    Args:
+        channels: what it found.
+        period_s: seconds between two samples of channels with a counter.
+        samples: in the order of their time.
+        baseline: what the machine draws at rest, if that was known.
+        meta: host, versions and so on.
+    """
+
+    channels: tuple[Channel, ...]
+    period_s: float
+    samples: list[Sample] = field(default_factory=list)
+    baseline: Baseline | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class Log(list[Sample]):
+    """All samples of a log, with the segments that they belong to."""
+
+    def __init__(self, segments: Iterable[Segment]) -> None:
+        self.segments = tuple(segments)
+        super().__init__(sample for segment in self.segments for sample in segment.samples)
+
+
+class LogWriter:
+    """Appends lines to a file, each with one call of the system, so that a line is there whole or not at all.
+
+    Args:
+        path: of the file; folders that are missing are made.
+
+    Raises:
+        OSError: if it cannot be opened for appending.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._mend()
+
+    def write(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Append one line."""
+        line = json.dumps({"type": kind, **content}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        data = memoryview(line.encode() + b"\n")
+        while data:  # a second call only where the disk took a part
+            data = data[os.write(self._fd, data) :]
+
+    def header(self, channels: Iterable[Channel], period_s: float, meta: Mapping[str, Any]) -> None:
+        """Begin a segment."""
+        described = [channel_to_dict(c) for c in channels]
+        self.write("header", {"schema": SCHEMA, "period_s": period_s, **meta, "channels": described})
+
+    def sample(self, sample: Sample) -> None:
+        """Append a sample."""
+        self.write("sample", sample.to_dict())
+
+    def baseline(self, baseline: Baseline) -> None:
+        """Append what the machine draws at rest."""
+        self.write("baseline", asdict(baseline))
+
+    def report(self, report: Report) -> None:
+        """End a segment."""
+        self.write("report", report.to_dict())
+
+    def close(self) -> None:
+        """Close the file; can be called again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _mend(self) -> None:
+        """End a line that a crash has torn, so that the next one begins on its own."""
+        size = os.fstat(self._fd).st_size
+        if size:
+            with self.path.open("rb") as file:
+                file.seek(size - 1)
+                torn = file.read(1) != b"\n"
+            if torn:
+                os.write(self._fd, b"\n")
+
+
+def read_log(path: str | os.PathLike[str]) -> Log:
+    """Return what a meter has logged; a line torn by a crash is left out.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the line that is not a log's, other than the last one of a segment.
+    """
+    segments: list[Segment] = []
+    torn: int | None = None
+    with Path(path).open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+                kind = entry.pop("type")
+            except (ValueError, KeyError, AttributeError):
+                if torn is not None:
+                    raise ValueError(f"{path}, line {torn}: not a line of an energy log") from None
+                torn = number
+                continue
+            if torn is not None and kind != "header":  # only a crash tears a line, and after it comes a new segment
+                raise ValueError(f"{path}, line {torn}: not a line of an energy log")
+            torn = None
+            _take(kind, entry, segments, f"{path}, line {number}")
+    return Log(segments)
+
+
+def _take(kind: str, entry: dict[str, Any], segments: list[Segment], where: str) -> None:
+    if kind == "header":
+        if entry.pop("schema", None) != SCHEMA:
+            raise ValueError(f"{where}: written in another form, this version reads schema {SCHEMA}")
+        channels = tuple(channel_from_dict(c) for c in entry.pop("channels"))
+        segments.append(Segment(channels, entry.pop("period_s"), meta=entry))
+    elif not segments:
+        raise ValueError(f"{where}: a {kind} before any header")
+    elif kind == "sample":
+        segments[-1].samples.append(Sample.from_dict(entry))
+    elif kind == "baseline":
+        segments[-1].baseline = Baseline(**entry)
+    elif kind != "report":
+        raise ValueError(f"{where}: unknown line of type {kind!r}")

@@ -1,0 +1,388 @@
+"""The meter: it reads the sensors at the edges of windows, and in between as often as the counters need.
+
+E(window) = T(end) − T(begin), both edges read at once; at most one daemon thread, no process, no network
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from mcmcopt.energy import forks
+from mcmcopt.energy.accounts import State
+from mcmcopt.energy.clock import as_clock
+from mcmcopt.energy.errors import EnergyMeterForkedError, warn_once
+from mcmcopt.energy.processes import Processes
+from mcmcopt.energy.recorder import Recorder
+from mcmcopt.energy.report import Baseline, Memory, Report, WindowTotal
+from mcmcopt.energy.sample import Channel
+from mcmcopt.energy.sampler import Sampler
+from mcmcopt.energy.sources import Sources, check_required, make_sensors
+from mcmcopt.energy.summary import Span, make_report
+from mcmcopt.energy.versions import origin
+from mcmcopt.energy.window import Window
+
+if TYPE_CHECKING:
+    from mcmcopt.energy.sensors.base import Scope
+    from mcmcopt.energy.sensors.rapl import Opener
+    from mcmcopt.energy.steps import Steps
+
+POWER_PERIOD_S = 0.1
+"""Between two samples of a power that has no counter."""
+STOP_S = 2.0
+"""How long a stop waits for a sensor that does not answer."""
+
+
+class EnergyMeter:
+    """Measures energy from `start` to `stop`, or inside `with`, and of windows in between.
+
+    Hardware that is missing raises nothing: it is reported as absent, with the reason.
+
+    Args:
+        sources: `"auto"`, one of `"rapl"`, `"nvml"`, `"hwmon"`, or several of them, or sensors of one's own.
+        period_s: between two samples of everything; counters that wrap sooner are read sooner.
+        log: file to append samples to; None: none.
+        attribute: whether to estimate this process's part by its share of CPU time.
+        require: kinds (`"cpu_package"`) or ids of channels that must be measured.
+        gpus: NVML indices or UUIDs; None: those that this process uses.
+        cpu_estimate: watts per core for CPU seconds, or `"table"`, for machines without a sensor; None: no estimate.
+        idle_w: watts that the machine draws at rest, if known.
+        background: whether a thread may sample; without one, call `tick` yourself.
+        sysfs_root, nvml, opener, processes, clock, sleep: for tests, and for systems mounted elsewhere.
+
+    Raises:
+        ValueError: for an argument that makes no sense.
+        SensorUnavailableError: if something in `require` cannot be measured.
+    """
+
+    def __init__(
+        self,
+        sources: Sources = "auto",
+        *,
+        period_s: float = 1.0,
+        log: str | os.PathLike[str] | None = None,
+        attribute: bool = True,
+        require: Sequence[str] = (),
+        gpus: Sequence[int | str] | None = None,
+        cpu_estimate: float | Literal["table"] | None = None,
+        idle_w: float | None = None,
+        background: bool = True,
+        sysfs_root: str | Path = "/sys",
+        nvml: Any = None,
+        opener: Opener | None = None,
+        processes: Processes | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if isinstance(period_s, bool) or not 0 < period_s < float("inf"):
+            raise ValueError(f"period_s must be seconds > 0, got {period_s!r}")
+        if idle_w is not None and not 0 <= idle_w < float("inf"):
+            raise ValueError(f"idle_w must be watts >= 0, got {idle_w!r}")
+        if isinstance(require, str):
+            raise ValueError(f'require must be a sequence of kinds such as ("cpu_package",), got {require!r}')
+        self._clock, self._sleep = as_clock(clock), sleep
+        self._sensors = make_sensors(
+            sources,
+            sysfs_root=sysfs_root,
+            opener=opener,
+            nvml=nvml,
+            gpus=gpus,
+            cpu_estimate=cpu_estimate,
+            clock=self._clock,
+        )
+        self._period_s, self._background = period_s, background
+        self._log_path = None if log is None else Path(log)
+        self._attribute, self._processes = attribute, processes
+        self._baseline = None if idle_w is None else Baseline(idle_w, None, None, "given")
+        self._lock = threading.RLock()
+        self._forked = self._running = self._abandoned = False
+        self._recorder: Recorder | None = None
+        self._report: Report | None = None
+        if require:
+            try:
+                check_required(require, tuple(c for sensor in self._sensors for c in sensor.open()))
+            finally:
+                for sensor in self._sensors:
+                    sensor.close()
+
+    def start(self) -> EnergyMeter:
+        """Find the sensors, read them and begin; after a stop this begins anew, in a log with a new segment.
+
+        Raises:
+            RuntimeError: if it runs already.
+            OSError: if the log cannot be written.
+        """
+        with self._lock:
+            self._check_fork()
+            if self._running:
+                raise RuntimeError("this meter runs already: stop it first, or use a second one")
+            self._meta = origin()
+            processes = (self._processes or Processes()) if self._attribute else None
+            recorder = Recorder(self._sensors, self._clock, self._period_s, processes, self._log_path, self._meta)
+            self._recorder, self._running, self._abandoned = recorder, True, False
+            forks.remember(self)
+            if self._baseline is not None:
+                recorder.baseline(self._baseline)
+            self._sums: dict[str, WindowTotal] = {}
+            self._whole = Window(self, "total", False, {})
+            self._windows = [self._whole]
+            self._take("tick", look=True)
+            self._whole.begin = recorder.state
+            tasks = self._tasks(recorder)
+            self._sampler = Sampler(tasks, self._after_thread) if tasks and self._background else None
+            if self._sampler is not None:
+                self._sampler.start()
+        self._warn(recorder.channels)
+        return self
+
+    def stop(self) -> Report:
+        """Read a last time, end the thread and return the report of the whole run; a second stop returns it again.
+
+        Raises:
+            RuntimeError: if it was never started.
+        """
+        self._check_fork()
+        if not self._running:
+            return self.report
+        if self._sampler is not None and not self._sampler.stop(STOP_S):
+            warn_once("stop", f"a sensor has not answered for {STOP_S:g} s: the meter stops without it")
+        # a thread that is stuck in a sensor holds the lock: then the last sample before has to do
+        held = self._lock.acquire(timeout=STOP_S if self._sampler is None else 0.1)
+        try:
+            if self._running:
+                self._end(held)
+        finally:
+            if held:
+                self._lock.release()
+        return self.report
+
+    def _end(self, held: bool) -> None:
+        recorder = self._recording
+        if held:
+            self._take("tick", look=True)
+        for window in self._windows[1:]:
+            window.flags.add("cut_by_stop")
+            self._finish(window)
+        if not held:
+            self._whole.flags.add("stuck")
+        self._report = report = self._window_report(self._whole, recorder.state, self._sums)
+        self._running = False
+        recorder.write(lambda log: log.report(report))
+        if held:
+            recorder.release()
+        else:
+            self._abandoned = True  # the thread lets go of the sensors when it comes back
+
+    def read(self) -> Report:
+        """Read all sensors and return the report from the start until now."""
+        with self._held():
+            self._take("tick", look=True)
+            return self._window_report(self._whole, self._recording.state, self._sums)
+
+    def tick(self) -> None:
+        """Take a sample; the thread does so every `period_s`."""
+        with self._lock:
+            if self._running:
+                self._take("tick", look=True)
+
+    @property
+    def report(self) -> Report:
+        """Of the last run.
+
+        Raises:
+            RuntimeError: if no run has ended.
+        """
+        if self._report is None:
+            raise RuntimeError("no run has ended: the report comes with stop(); in between use read()")
+        return self._report
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """What was found at the last start."""
+        return self._recording.channels
+
+    def __enter__(self) -> EnergyMeter:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            self.stop()
+        except Exception:
+            if error is None:  # else the block's own error is the one to see
+                raise
+
+    def window(self, name: str, *, sync: bool = False, **attrs: Any) -> Window:
+        """Return a window to be used with `with`; its report has the attributes in `meta`.
+
+        Args:
+            name: of the window.
+            sync: wait for the GPU's work at both edges (this changes what runs).
+            **attrs: numbers and strings to remember.
+        """
+        self._check_fork()
+        if not self._running:
+            raise RuntimeError("a window needs a running meter: call start() or use `with EnergyMeter()`")
+        return Window(self, name, sync, attrs)
+
+    def attach(self, optimizer: Any, every: int = 1, sync: bool = False, callback: Any = None) -> Steps:
+        """Measure an optimizer's steps by its hooks; see `Steps`."""
+        from mcmcopt.energy.steps import Steps
+
+        self._check_fork()
+        return Steps(self, optimizer, every, sync, callback)
+
+    def calibrate_idle(self, seconds: float = 30.0) -> Baseline:
+        """Measure what the machine draws now, at rest, and use it for `net_j` from here on; takes that long.
+
+        Args:
+            seconds: at least 2.
+
+        Raises:
+            RuntimeError: if nothing is measured, or the meter does not run.
+        """
+        if not seconds >= 2:
+            raise ValueError(f"seconds must be at least 2, got {seconds}")
+        parts: list[Report] = []
+        whole = self.window("calibrate_idle")
+        with whole:
+            for _ in range(int(seconds)):
+                with self.window("calibrate_idle_part") as part:
+                    self._sleep(seconds / int(seconds))
+                parts.append(part.report)
+        total = whole.report.total_measured_j
+        if total is None:
+            raise RuntimeError("the machine at rest cannot be measured: no sensor can be read")
+        watts = [(r.total_measured_j or 0.0) / r.duration_s for r in parts]
+        mean = sum(watts) / len(watts)
+        std = (sum((w - mean) ** 2 for w in watts) / (len(watts) - 1)) ** 0.5
+        with self._held():
+            self._baseline = Baseline(total / whole.report.duration_s, std, whole.report.duration_s, "measured")
+            self._recording.baseline(self._baseline)
+        return self._baseline
+
+    def log_wandb(self, run: Any = None, prefix: str = "energy/") -> None:
+        """Log the report until now to an active Weights & Biases run; see `wandb.log`."""
+        from mcmcopt.energy.wandb import log
+
+        log(self.read() if self._running else self.report, run, prefix)
+
+    def _open(self, window: Window) -> None:
+        with self._held():
+            self._take("edge", mark={"window": window.name, "edge": "begin", **window.attrs})
+            window.begin = self._recording.state
+            self._windows.append(window)
+
+    def _close(self, window: Window) -> None:
+        self._check_fork()
+        with self._lock:
+            if window not in self._windows:  # the meter was stopped, and the window with it
+                return
+            self._take("edge", mark={"window": window.name, "edge": "end", **window.attrs})
+            self._finish(window)
+
+    def _finish(self, window: Window) -> None:
+        self._windows = [w for w in self._windows if w is not window]
+        report = self._window_report(window, self._recording.state)
+        window.close(report)
+        before = self._sums.get(window.name, WindowTotal(0, 0.0, 0.0, 0.0))
+        self._sums[window.name] = WindowTotal(
+            before.count + 1,
+            before.duration_s + report.duration_s,
+            _plus(before.measured_j, report.total_measured_j),
+            _plus(before.estimated_j, report.total_estimated_j),
+        )
+
+    def _edge(self) -> State:
+        """Read one value per channel and return the totals: the edge of an optimizer's step."""
+        with self._held():
+            self._take("edge", look=False)
+            return self._recording.state
+
+    def _between(self, name: str, begin: State, end: State, meta: Mapping[str, Any]) -> Report:
+        with self._lock:
+            return make_report(name, [Span(self._recording.accounts, begin, end)], attribute=False, meta=meta)
+
+    def _window_report(self, window: Window, end: State, sums: Mapping[str, WindowTotal] | None = None) -> Report:
+        assert window.begin is not None  # noqa: S101 -- it was opened
+        peaks = dict(window.peaks)
+        process = peaks.pop("process", None)
+        meta = dict(window.attrs) if window is not self._whole else dict(self._meta)
+        if window is self._whole and self._log_path is not None:
+            meta["log"] = str(self._log_path)
+        return make_report(
+            window.name,
+            [Span(self._recording.accounts, window.begin, end)],
+            baseline=self._baseline,
+            memory=None if process is None and not peaks else Memory(process, peaks),
+            attribute=self._attribute,
+            flags=sorted(window.flags | ({"log_failed"} if self._recording.log_failed else set())),
+            windows=dict(sums or {}),
+            meta=meta,
+        )
+
+    @property
+    def _recording(self) -> Recorder:
+        if self._recorder is None:
+            raise RuntimeError("this meter was not started: call start() or use `with EnergyMeter()`")
+        return self._recorder
+
+    def _take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look: bool | None = None) -> None:
+        sample = self._recording.take(scope, mark, look)
+        for window in self._windows:
+            window.see(sample)
+
+    def _tick_powers(self) -> None:
+        with self._lock:
+            if self._running:
+                self._take("powers", look=False)
+
+    def _tasks(self, recorder: Recorder) -> list[tuple[float, Callable[[], None]]]:
+        """Return what the thread has to do: nothing, where nothing would be lost without it."""
+        guards = [
+            c.range_uj / (2e6 * c.max_w)
+            for c in recorder.channels
+            if c.provenance == "counter" and c.range_uj is not None and c.max_w is not None
+        ]
+        powers = any(c.provenance == "integrated" for c in recorder.channels)
+        if not (guards or powers or recorder.looks or recorder.logs):
+            return []
+        tasks: list[tuple[float, Callable[[], None]]] = [(min(self._period_s, *guards, self._period_s), self.tick)]
+        if powers and tasks[0][0] > POWER_PERIOD_S:
+            tasks.append((POWER_PERIOD_S, self._tick_powers))
+        return tasks
+
+    def _warn(self, channels: Sequence[Channel]) -> None:
+        if not any(c.provenance in ("counter", "integrated") for c in channels):
+            reasons = "; ".join(dict.fromkeys(c.reason for c in channels if c.reason)) or "no source was asked for"
+            warn_once("nothing", f"energy is not measured: {reasons}. `python -m mcmcopt.energy doctor` says more")
+
+    def _held(self) -> threading.RLock:
+        """Return the lock, after a look at whether the meter may be used."""
+        self._check_fork()
+        if not self._running:
+            raise RuntimeError("this meter does not run: call start() or use `with EnergyMeter()`")
+        return self._lock
+
+    def _check_fork(self) -> None:
+        if self._forked:
+            raise EnergyMeterForkedError("this meter belongs to the parent process: make a new one in the child")
+
+    def _after_thread(self) -> None:
+        if self._abandoned:
+            self._recording.release()
+
+    def _after_fork(self) -> None:
+        """In a forked child: let go of everything, write nothing."""
+        self._lock = threading.RLock()  # the parent's may be held by a thread that does not exist here
+        self._forked, self._running = True, False
+        if self._recorder is not None:
+            self._recorder.forget()
+
+
+def _plus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b

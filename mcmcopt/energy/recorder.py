@@ -1,0 +1,172 @@
+"""Reads the sensors, and puts what they say into totals and into a log.
+
+A sensor that raises is not asked again: its channels end there, flagged, and what runs goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mcmcopt.energy.accounts import Accounts, State
+from mcmcopt.energy.clock import Clock
+from mcmcopt.energy.errors import warn_once
+from mcmcopt.energy.log import LogWriter
+from mcmcopt.energy.processes import Processes
+from mcmcopt.energy.report import Baseline
+from mcmcopt.energy.sample import Channel, Sample, Values
+from mcmcopt.energy.sensors.base import Scope, Sensor
+
+LOOK_S = 0.1
+"""Windows' edges look at the processes again only after so long: the kernel's own clock ticks every 10 ms."""
+ASLEEP_S = 1.0
+"""A longer suspension is flagged."""
+
+
+class Recorder:
+    """One segment: from opening the sensors to letting go of them.  Its owner calls it under a lock.
+
+    Args:
+        sensors: to be opened.
+        clock: of the samples.
+        period_s: between two samples of everything.
+        processes: looked at for attribution; None: not wanted.
+        log: file to append to; None: none.
+        meta: of the log's header.
+
+    Raises:
+        OSError: if the log cannot be opened.
+    """
+
+    def __init__(
+        self,
+        sensors: Sequence[Sensor],
+        clock: Clock,
+        period_s: float,
+        processes: Processes | None,
+        log: Path | None,
+        meta: Mapping[str, Any],
+    ) -> None:
+        self._sensors, self._clock, self._processes = tuple(sensors), clock, processes
+        self._failed: dict[str, tuple[str, ...]] = {}
+        self._looked_s = -float("inf")
+        self._asleep_s = clock.asleep()
+        self._log: LogWriter | None = None
+        self.log_failed = False
+        self._active: list[tuple[Sensor, tuple[Channel, ...]]] = []
+        try:
+            self._log = None if log is None else LogWriter(log)
+            for sensor in self._sensors:
+                self._active.append((sensor, sensor.open()))
+            self.channels = tuple(c for _, channels in self._active for c in channels)
+            self.accounts = Accounts(self.channels, period_s)
+            self.write(lambda log: log.header(self.channels, period_s, meta))
+        except BaseException:
+            self.release()
+            raise
+
+    @property
+    def state(self) -> State:
+        """Totals at the last sample."""
+        return self.accounts.state()
+
+    @property
+    def looks(self) -> bool:
+        """Whether the processes are looked at."""
+        return self._processes is not None
+
+    @property
+    def logs(self) -> bool:
+        """Whether there is a log."""
+        return self._log is not None
+
+    def take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look: bool | None = None) -> Sample:
+        """Take a sample.
+
+        Args:
+            scope: of the sensors.
+            mark: for the log.
+            look: whether to look at the processes; None: if the last look is some time ago.
+        """
+        t_s, unix_s = self._clock(), self._clock.unix()
+        uj: dict[str, int] = {}
+        w: dict[str, float] = {}
+        memory: dict[str, int] = {}
+        flags: dict[str, tuple[str, ...]] = dict(self._failed)
+        span_s = 0.0
+        for sensor, channels in tuple(self._active):
+            values = self._read(sensor, channels, scope, flags)
+            uj.update(values.uj)
+            w.update(values.w)
+            memory.update(values.memory)
+            flags.update(values.flags)
+            span_s = max(span_s, values.span_s)
+        asleep_s = self._clock.asleep()
+        if asleep_s - self._asleep_s > ASLEEP_S:
+            flags[""] = ("suspended",)
+        self._asleep_s = asleep_s
+        cpu_s = self._look(t_s, memory) if look or (look is None and t_s - self._looked_s >= LOOK_S) else {}
+        sample = Sample(t_s, unix_s, uj, w, cpu_s, memory, flags, mark, span_s)
+        self.accounts.add(sample)
+        self.write(lambda log: log.sample(sample))
+        return sample
+
+    def baseline(self, baseline: Baseline) -> None:
+        """Log what the machine draws at rest."""
+        self.write(lambda log: log.baseline(baseline))
+
+    def write(self, line: Callable[[LogWriter], None]) -> None:
+        """Write to the log, if there is one."""
+        if self._log is None:
+            return
+        try:
+            line(self._log)
+        except OSError as error:  # a full disk must not end the training; the report stays whole
+            path = self._log.path
+            self._log.close()
+            self._log, self.log_failed = None, True
+            warn_once(f"log {path}", f"the log {path} is not written any more: {error}")
+
+    def release(self) -> None:
+        """Close sensors and log; can be called again."""
+        for sensor in self._sensors:
+            sensor.close()
+        self._close()
+
+    def forget(self) -> None:
+        """In a forked child: let go of what the parent uses, and write nothing."""
+        for sensor in self._sensors:
+            sensor.forget()
+        self._close()
+
+    def _close(self) -> None:
+        self._active = []
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _read(
+        self, sensor: Sensor, channels: tuple[Channel, ...], scope: Scope, flags: dict[str, tuple[str, ...]]
+    ) -> Values:
+        try:
+            return sensor.read(scope)
+        except Exception as error:  # a driver that breaks must not break the training
+            self._active = [(s, c) for s, c in self._active if s is not sensor]
+            self._failed.update({c.id: ("source_failed",) for c in channels if c.provenance != "absent"})
+            flags.update(self._failed)
+            warn_once(f"failed {sensor.name}", f"the sensor {sensor.name} is not read any more: {error!r}")
+            return Values()
+
+    def _look(self, t_s: float, memory: dict[str, int]) -> dict[str, float]:
+        if self._processes is None:
+            return {}
+        try:
+            usage = self._processes.look()
+        except (OSError, ValueError) as error:
+            self._processes = None
+            warn_once("processes", f"CPU time cannot be read, nothing more is attributed to this process: {error!r}")
+            return {}
+        self._looked_s = t_s
+        memory["process"] = usage.rss_bytes
+        return {"process": usage.process_s, "machine": usage.machine_s}

@@ -1,0 +1,19 @@
+"""Where a log comes from."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+
+def origin() -> dict[str, Any]:
+    """Return the host's name, its boot and the versions that a log's header holds."""
+    from mcmcopt import __version__
+
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return {
+        "host": platform.node(),
+        "boot_id": boot.read_text().strip() if boot.exists() else None,
+        "versions": {"mcmcopt": __version__, "python": platform.python_version(), "system": platform.release()},
+    }
