@@ -151,8 +151,19 @@ def summary_rows(sets: Sequence[Group]) -> list[dict[str, Any]]:
             values = group.values(measure)
             row[f"{measure}_mean"] = float(values.mean())
             row[f"{measure}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
-        rows.append({**row, "joules": "not measured"})
+        rows.append({**row, "joules": joules(group)})
     return rows
+
+
+def joules(group: Group) -> str:
+    """Return the joules of training as a table has them: mean and standard deviation, or that they are estimated."""
+    for key, label in (("joules", ""), ("joules_estimated", " (estimated)")):
+        found = [run.summary.get(key) for run in group.runs]
+        if None not in found:
+            values = np.array(found, dtype=float)
+            spread = f" ± {values.std(ddof=1):,.4g}" if len(values) > 1 else ""
+            return f"{values.mean():,.4g}{spread}{label}"
+    return "not measured"
 
 
 def area(sparsity: np.ndarray, accuracy: np.ndarray) -> float:

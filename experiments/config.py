@@ -15,7 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 ALLOWED = ("mcmcopt", "torch.optim", "experiments")
 """Modules that a `_target_` may come from."""
 
-WITHOUT_EFFECT = ("out", "progress", "data.root")
+WITHOUT_EFFECT = ("out", "progress", "energy", "data.root")
 """Keys that change nothing in a run's results; all others enter its hash."""
 
 
@@ -128,6 +128,17 @@ class Progress:
 
 
 @dataclass
+class Energy:
+    """How energy is measured; nothing here changes a run's results."""
+
+    enabled: bool = True
+    cpu_estimate: Any = None  # watts per core, or "table", where no sensor measures the processor; null: no estimate
+    period_s: float = 1.0  # between two samples
+    inference_seconds: float = 2.0  # to repeat the inference of the test set for, where anything is measured; 0: not
+    idle_seconds: float = 0.0  # to measure the machine at rest for, before each run
+
+
+@dataclass
 class Config:
     """One run."""
 
@@ -137,6 +148,7 @@ class Config:
     threads: int = 1
     train: Train = field(default_factory=Train)
     progress: Progress = field(default_factory=Progress)
+    energy: Any = MISSING
     optimizer: Any = MISSING
     model: Any = MISSING
     data: Any = MISSING
@@ -150,6 +162,7 @@ def register() -> None:
         store.store(group="schema/optimizer", name=name, node=node)
     for name, node in (("mlp", MLP), ("cnn60k", CNN60k)):
         store.store(group="schema/model", name=name, node=node)
+    store.store(group="schema/energy", name="meter", node=Energy)
     for name, node in (("digits", Digits), ("cifar10", Cifar10)):
         store.store(group="schema/data", name=name, node=node)
 

@@ -162,19 +162,28 @@ def _density(sets: Sequence[Group]) -> Picture:
     return Picture("density", "Accuracy at equal density", caption, figure)
 
 
+AGAINST = {
+    "samples": "samples evaluated",
+    "seconds": "seconds of training",
+    "joules": "joules of training",
+    "joules_estimated": "joules of training (estimated)",
+}
+
+
 def _traces(sets: Sequence[Group]) -> Picture:
     figure = Figure(figsize=(9, 3.4))
     axes = figure.subplots(1, 3)
     validated = all(np.isfinite(run.metrics["validation_accuracy"]).all() for group in sets for run in group.runs)
     part = "validation" if validated else "test"
-    panels = (("samples", "loss"), ("samples", "share_active"), ("seconds", f"{part}_accuracy"))
+    cost = _cost(sets)
+    panels = (("samples", "loss"), ("samples", "share_active"), (cost, f"{part}_accuracy"))
     for ax, (against, what) in zip(axes, panels, strict=True):
         for i, group in enumerate(sets):
             x, y = (array[..., 1:] for array in traces(group, against, what))
             ax.plot(x, y.mean(0), label=f"{group.label} (n = {len(group.runs)})", **look(i, max(1, len(x) // 6)))
             ax.fill_between(x, y.min(0), y.max(0), color=COLOURS[i % 7], alpha=0.15, lw=0)
         ax.set_xscale("log")
-        ax.set_xlabel("samples evaluated" if against == "samples" else "seconds of training")
+        ax.set_xlabel(AGAINST[against])
     axes[0].set_yscale("log")
     axes[0].set_title("training loss, nats")
     axes[1].set_title("weights active, %")
@@ -188,6 +197,15 @@ def _traces(sets: Sequence[Group]) -> Picture:
         "lowest to highest seed. Seconds are those of this machine, of optimizer steps alone."
     )
     return Picture("traces", "Training", caption, figure)
+
+
+def _cost(sets: Sequence[Group]) -> str:
+    """Return what accuracy is drawn against: joules if all runs have them, measured or all estimated, else seconds."""
+    for column in ("joules", "joules_estimated"):
+        rows = [run.metrics.get(column) for group in sets for run in group.runs]
+        if all(row is not None and np.isfinite(row[1:]).all() for row in rows):
+            return column
+    return "seconds"
 
 
 def _chain(number: int, group: Group) -> Picture:

@@ -16,19 +16,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from experiments import record
+from experiments import outcome, record
 from experiments.batches import Batches
-from experiments.config import build, folder, group_hash, long_hash, resolved
+from experiments.config import build, folder, long_hash, resolved
 from experiments.data import Data
-from experiments.evaluate import evaluate
+from experiments.energy import NOT_MEASURED, Energy
 from experiments.growth import Growth
 from experiments.optimizers import make_optimizer
-from experiments.reference_form import seconds_per_proposal
 from experiments.terminal import Reporter, closing_table, say
 from experiments.train import Training
-from mcmcopt.sparsity import Criterion, Magnitude, Random, count, nonzero, resistance_curve
-
-SPARSITIES = tuple(i / 10 for i in range(1, 10)) + tuple(i / 100 for i in range(91, 100))
 
 
 class InterruptedRunError(Exception):
@@ -71,7 +67,6 @@ def run(cfg: DictConfig, overrides: Sequence[str] = (), stop: Stop | None = None
         (path / ".hydra").mkdir(exist_ok=True)
         record.write_text(path / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         record.write_text(path / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(list(overrides)))
-        record.write_json(path / "env.json", record.environment(config["threads"]))
         _write_status(path, config, "running")
         try:
             with stopped_by_signal(stop or Stop()) as stop, threads(config["threads"]):
@@ -95,35 +90,56 @@ def run(cfg: DictConfig, overrides: Sequence[str] = (), stop: Stop | None = None
 
 
 def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[str, Any]:
-    data: Data = build({k: v for k, v in config["data"].items() if k != "name"}, seed=config["seed"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config["seed"])
-        model: nn.Module = build(config["model"])
-    training = _training(config, model, data)
-    if training.incremental:
-        stop.after = f"the next refresh (every {training.refresh_steps} steps: train.refresh_steps)"
+    with Energy(config["energy"], path / "energy.jsonl") as energy:
+        record.write_json(path / "env.json", record.environment(config["threads"]) | {"energy": energy.status})
+        with energy.window("setup"):
+            data: Data = build({k: v for k, v in config["data"].items() if k != "name"}, seed=config["seed"])
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config["seed"])
+                model: nn.Module = build(config["model"])
+            training = _training(config, model, data)
+        if training.incremental:
+            stop.after = f"the next refresh (every {training.refresh_steps} steps: train.refresh_steps)"
+        _train(config, path, label, stop, training, data, energy)
+        reference = outcome.reference_seconds(config["progress"]["reference_proposals"], training)
+        with energy.window("prune"):
+            curve = outcome.resistance(model, data, config["seed"])
+        record.write_csv(path / "resistance.csv", record.RESISTANCE, curve)
+        summary = outcome.summary(config, training, data, curve, path, energy) | {"reference_seconds": reference}
+    record.write_json(path / "summary.json", summary)
+    return summary
+
+
+def _train(
+    config: dict[str, Any], path: Path, label: str, stop: Stop, training: Training, data: Data, energy: Energy
+) -> None:
+    """Train to the end, or to where the run is asked to stop, from the checkpoint if there is one."""
     kept = {"metrics": 0, "layers": 0}
     if (path / "checkpoint.pt").exists():
         state = torch.load(path / "checkpoint.pt", weights_only=True)
         training.load_state_dict(state["training"])
+        energy.load_state_dict(state.get("energy", NOT_MEASURED))  # a checkpoint from before there was a meter
         kept = state["rows"]
         say(f"{label}: resumed at step {training.counters.step}")
     metrics = record.Table(path / "metrics.csv", record.METRICS, kept["metrics"])
     layers = record.Table(path / "layers.csv", record.LAYERS, kept["layers"])
 
     def checkpoint() -> None:
+        energy.pause()
         rows = {"metrics": metrics.rows, "layers": layers.rows}
-        record.save(path / "checkpoint.pt", {"training": training.state_dict(), "rows": rows})
+        state = {"training": training.state_dict(), "energy": energy.state_dict(), "rows": rows}
+        record.save(path / "checkpoint.pt", state)
 
     rows, saved = Rows(config["train"]["eval_every"], config["train"]["eval_seconds"]), time.monotonic()
     part = "validation" if len(data.validation) else "test"
     with Reporter(label, training.total_steps, config["progress"]["seconds"]) as reporter:
-        row = _metrics(training, data)
+        row = outcome.metrics(training, data, energy)
         if not metrics.rows:
             metrics.add(row)
-        for epoch_done in training.run():
+        for epoch_done in energy.steps(training):
             if rows.due(training, epoch_done):
-                row = _metrics(training, data)
+                energy.pause()
+                row = outcome.metrics(training, data, energy)
                 metrics.add(row)
                 training.counters.row_seconds = training.counters.seconds
                 layers.add(*training.layer_rows())
@@ -139,12 +155,6 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[st
                 state += f"; {training.counters.seconds:.0f} of {training.max_seconds:g} s"
             reporter.update(training.counters.step, state)
     checkpoint()
-    reference = _reference_seconds(config["progress"]["reference_proposals"], training)
-    curve = _resistance(model, data, config["seed"])
-    record.write_csv(path / "resistance.csv", record.RESISTANCE, curve)
-    summary = _summary(config, training, data, curve, path) | {"reference_seconds": reference}
-    record.write_json(path / "summary.json", summary)
-    return summary
 
 
 def _training(config: dict[str, Any], model: nn.Module, data: Data) -> Training:
@@ -188,124 +198,6 @@ class Rows:
         if training.steps is not None:
             return counters.step % self.every == 0
         return epoch_done and counters.epoch % self.every == 0
-
-
-def _metrics(training: Training, data: Data) -> dict[str, Any]:
-    train, validation, test = (evaluate(training.model, part) for part in (data.train, data.validation, data.test))
-    info = None if training.chain is None else training.chain.info
-    counters = training.counters
-    return {
-        "step": counters.step,
-        "epoch": counters.epoch,
-        "batch": len(data.train) if training.batches.size is None else training.batches.size,
-        "lam": None if info is None else info.lam,
-        "batch_loss": None if info is None else info.loss,
-        "fresh_loss": training.fresh_losses[-1] if training.fresh_losses else None,
-        "loss": train.loss,
-        "log_target": None if info is None else info.log_target,
-        "train_accuracy": train.accuracy,
-        "validation_accuracy": validation.accuracy,
-        "validation_loss": validation.loss,
-        "test_accuracy": test.accuracy,
-        "test_loss": test.loss,
-        "proposals": counters.proposals,
-        "accepted": counters.accepted,
-        "share_active": nonzero(training.model) / count(training.model),
-        "evaluations": counters.evaluations,
-        "gradients": counters.gradients,
-        "samples": counters.samples,
-        "seconds": round(counters.seconds, 4),
-    }
-
-
-def _resistance(model: nn.Module, data: Data, seed: int) -> list[dict[str, Any]]:
-    """Return the rows of resistance.csv: pruning by layer, by magnitude and at random, of all and of the rest."""
-    criteria: tuple[Criterion, ...] = (Magnitude(), Random(seed))
-    rows = []
-    for criterion in criteria:
-        for remaining in (False, True):
-            for point in resistance_curve(
-                model,
-                lambda pruned: (evaluate(pruned, data.validation), evaluate(pruned, data.test)),
-                criterion,
-                "layer",
-                (0.0, *SPARSITIES),
-                remaining,
-            ):
-                validation, test = point.outcome
-                rows.append(
-                    {
-                        "criterion": point.criterion,
-                        "scope": point.scope,
-                        "basis": point.basis,
-                        "requested": point.requested,
-                        "reached": point.reached,
-                        "weights_kept": point.weights_kept,
-                        "validation_accuracy": validation.accuracy,
-                        "test_accuracy": test.accuracy,
-                        "test_loss": test.loss,
-                    }
-                )
-    return rows
-
-
-def _summary(
-    config: dict[str, Any], training: Training, data: Data, curve: list[dict[str, Any]], path: Path
-) -> dict[str, Any]:
-    scores = {name: evaluate(training.model, getattr(data, name)) for name in ("train", "validation", "test")}
-    at_90 = {
-        row["basis"]: row["test_accuracy"]
-        for row in curve
-        if row["criterion"] == "magnitude" and row["requested"] == 0.9
-    }
-    c = training.counters
-    return {
-        "data": config["data"]["name"],
-        "name": config["name"],
-        "seed": config["seed"],
-        "hash": long_hash(config),
-        "group": group_hash(config),
-        **{f"{name}_accuracy": score.accuracy for name, score in scores.items()},
-        **{f"{name}_loss": score.loss for name, score in scores.items()},
-        "weights": count(training.model),
-        "parameters": count(training.model, weights_only=False),
-        "weights_kept": nonzero(training.model),
-        "share_active": nonzero(training.model) / count(training.model),
-        "test_accuracy_at_90": at_90["all"],
-        "points_lost_at_90": 100 * (scores["test"].accuracy - at_90["all"]),
-        "test_accuracy_at_90_remaining": at_90["remaining"],
-        "points_lost_at_90_remaining": 100 * (scores["test"].accuracy - at_90["remaining"]),
-        "acceptance": _acceptance(path / "layers.csv"),
-        "steps": c.step,
-        "epochs": c.epoch,
-        "evaluations": c.evaluations,
-        "gradients": c.gradients,
-        "samples": c.samples,
-        "proposals": c.proposals,
-        "accepted": c.accepted,
-        "seconds": c.seconds,
-        "joules": None,
-    }
-
-
-def _reference_seconds(n: int, training: Training) -> float | None:
-    """Return what a chain's proposals would have taken in the reference form; None where that is not measured."""
-    if n < 1 or training.chain is None:
-        return None
-    training.model.eval()
-    x, y = training.split.x, training.split.y
-    return seconds_per_proposal(training.chain, training.model, x, y, n) * training.counters.proposals
-
-
-def _acceptance(path: Path) -> dict[str, dict[str, float]]:
-    """Return accepted/proposed over the whole run by layer and move."""
-    sums: dict[str, dict[str, list[int]]] = {}
-    for row in record.read_csv(path):
-        if row["move"]:
-            total = sums.setdefault(row["layer"], {}).setdefault(row["move"], [0, 0])
-            total[0] += int(row["accepted"])
-            total[1] += int(row["proposed"])
-    return {layer: {move: a / n for move, (a, n) in moves.items()} for layer, moves in sums.items()}
 
 
 def _write_status(path: Path, config: dict[str, Any], status: str, trace: str | None = None) -> None:

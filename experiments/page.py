@@ -29,6 +29,11 @@ COLUMNS = (
 )
 """Heading, measure, factor and decimals of the table's columns."""
 
+ENERGY = (
+    "Joules are those of optimizer steps, of the whole machine where they are measured; an estimate, by CPU time, is "
+    "always called one."
+)
+
 CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; max-width: 62rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -80,8 +85,7 @@ def page(
         _table(headings(), [cells(row) for row in rows], "summary"),
         "<p>Mean ± standard deviation over seeds. Pruning is by magnitude in each layer, without training afterwards. "
         "Area: mean test accuracy over 0 to 99 % pruned, as a share. A gradient step counts as one loss evaluation "
-        "of one batch, a proposal of a chain as one of its batch: samples evaluated compare them. Energy was not "
-        "measured.</p>",
+        "of one batch, a proposal of a chain as one of its batch: samples evaluated compare them. " + ENERGY + "</p>",
     ]
     if differences:
         table = [

@@ -18,6 +18,7 @@ METRICS = (
     "step", "epoch", "batch", "lam", "batch_loss", "fresh_loss", "loss", "log_target", "train_accuracy",
     "validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "proposals", "accepted", "share_active",
     "evaluations", "gradients", "samples", "seconds", "joules",
+    "joules_estimated",
 )  # fmt: skip
 LAYERS = ("step", "layer", "move", "proposed", "accepted", "acceptance", "active", "size")
 RESISTANCE = (
@@ -139,7 +140,6 @@ def environment(threads: int) -> dict[str, Any]:
         "threads": threads,
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": None if (status := _git("status", "--porcelain")) is None else bool(status),
-        "energy": "not measured",
     }
 
 

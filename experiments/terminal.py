@@ -80,5 +80,30 @@ def closing_table(summary: dict[str, Any]) -> Table:
         times = summary["reference_seconds"] / summary["seconds"]
         value = f"{summary['reference_seconds']:,.0f} ({times:,.0f} times as long)"
         table.add_row("the same proposals as whole forwards, seconds", value)
-    table.add_row("joules", "not measured" if summary["joules"] is None else f"{summary['joules']:.0f}")
+    for name, value in energy_rows(summary):
+        table.add_row(name, value)
     return table
+
+
+def energy_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the closing table says of energy; a run of an older version has no more than its joules."""
+    energy = summary.get("energy") or {"status": "not measured", "measured": None, "estimated": None}
+    rows = []
+    for name in ("measured", "estimated"):
+        found = energy[name]
+        if found is None:
+            continue
+        label = f"joules of training, {name}" if name == "estimated" else "joules of training"
+        value = f"{found['joules']:,.4g}"
+        if name == "measured" and energy["coverage"] < 0.999:
+            value += f" ({100 * energy['coverage']:.0f} % of the time)"
+        rows.append((label, value))
+        for key in ("joules_per_epoch", "joules_per_accepted_proposal", "joules_per_correct_prediction"):
+            if found[key] is not None:
+                rows.append((f"  {key.replace('_', ' ').replace('joules ', '')}", f"{found[key]:.3g}"))
+    precision = (energy.get("inference") or {}).get("precision")
+    if precision is not None and precision >= 0.01:
+        rows.append(("  inference, uncertain by, %", f"{100 * precision:.2g}"))
+    if energy["measured"] is None:
+        rows.insert(0, ("joules", energy["status"]))
+    return rows

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcmcopt.energy.aipowermeter import from_aipowermeter as from_aipowermeter
-    from mcmcopt.energy.carbon import carbon as carbon
     from mcmcopt.energy.decorator import measure_energy as measure_energy
+    from mcmcopt.energy.emissions import carbon as carbon
     from mcmcopt.energy.errors import EnergyMeterForkedError as EnergyMeterForkedError
     from mcmcopt.energy.errors import EnergyWarning as EnergyWarning
     from mcmcopt.energy.errors import SensorUnavailable as SensorUnavailable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "aipowermeter": ("from_aipowermeter",),
-    "carbon": ("carbon",),
+    "emissions": ("carbon",),
     "decorator": ("measure_energy",),
     "errors": ("EnergyMeterForkedError", "EnergyWarning", "SensorUnavailable"),
     "inference": ("measure_inference",),

@@ -159,7 +159,7 @@ class Accounts:
     """
 
     def __init__(self, channels: Iterable[Channel], period_s: float) -> None:
-        self.channels = tuple(channels)
+        self.channels, self.period_s = tuple(channels), period_s
         self._of = {
             c.id: _Account(c, GAPS * (c.resolution_s if c.provenance == "integrated" else max(period_s, 0.1)))
             for c in self.channels
@@ -198,10 +198,11 @@ class Accounts:
         if sample.cpu_s:
             self._attribute(sample.cpu_s["process"], sample.cpu_s["machine"])
 
-    def state(self) -> State:
-        """Return the totals at the last sample."""
-        totals = {name: account.totals(self._t_s, self._share) for name, account in self._of.items()}
-        return State(self._t_s, totals, self._process_s, self._machine_s)
+    def state(self, t_s: float | None = None) -> State:
+        """Return the totals at the last sample, or at a later moment at which nothing could be read."""
+        now = self._t_s if t_s is None else t_s
+        totals = {name: account.totals(now, self._share) for name, account in self._of.items()}
+        return State(now, totals, self._process_s, self._machine_s)
 
     def _compare(self, pair: _Pair, sample: Sample) -> None:
         first, second = self._of[pair.first], self._of[pair.second]

@@ -132,7 +132,7 @@ class EnergyMeter:
             self._whole = Window(self, "total", False, {})
             self._windows = [self._whole]
             self._take("tick", look=True)
-            self._whole.begin = recorder.state
+            self._whole.begin = recorder.accounts.state()
             tasks = self._tasks(recorder)
             self._sampler = Sampler(tasks, self._after_thread) if tasks and self._background else None
             if self._sampler is not None:
@@ -165,12 +165,13 @@ class EnergyMeter:
         recorder = self._recording
         if held:
             self._take("tick", look=True)
+        else:
+            self._whole.flags.add("stuck")
+        end = recorder.accounts.state(None if held else self._clock())
         for window in self._windows[1:]:
             window.flags.add("cut_by_stop")
-            self._finish(window)
-        if not held:
-            self._whole.flags.add("stuck")
-        self._report = report = self._window_report(self._whole, recorder.state, self._sums)
+            self._finish(window, end)
+        self._report = report = self._window_report(self._whole, end, self._sums)
         self._running = False
         recorder.write(lambda log: log.report(report))
         if held:
@@ -182,13 +183,12 @@ class EnergyMeter:
         """Read all sensors and return the report from the start until now."""
         with self._held():
             self._take("tick", look=True)
-            return self._window_report(self._whole, self._recording.state, self._sums)
+            return self._window_report(self._whole, self._recording.accounts.state(), self._sums)
 
     def tick(self) -> None:
         """Take a sample; the thread does so every `period_s`."""
-        with self._lock:
-            if self._running:
-                self._take("tick", look=True)
+        with self._held():
+            self._take("tick", look=True)
 
     @property
     def report(self) -> Report:
@@ -198,7 +198,7 @@ class EnergyMeter:
             RuntimeError: if no run has ended.
         """
         if self._report is None:
-            raise RuntimeError("no run has ended: the report comes with stop(); in between use read()")
+            raise RuntimeError("no run has ended: the report comes after start() and stop(); in between use read()")
         return self._report
 
     @property
@@ -274,7 +274,7 @@ class EnergyMeter:
     def _open(self, window: Window) -> None:
         with self._held():
             self._take("edge", mark={"window": window.name, "edge": "begin", **window.attrs})
-            window.begin = self._recording.state
+            window.begin = self._recording.accounts.state()
             self._windows.append(window)
 
     def _close(self, window: Window) -> None:
@@ -283,11 +283,11 @@ class EnergyMeter:
             if window not in self._windows:  # the meter was stopped, and the window with it
                 return
             self._take("edge", mark={"window": window.name, "edge": "end", **window.attrs})
-            self._finish(window)
+            self._finish(window, self._recording.accounts.state())
 
-    def _finish(self, window: Window) -> None:
+    def _finish(self, window: Window, end: State) -> None:
         self._windows = [w for w in self._windows if w is not window]
-        report = self._window_report(window, self._recording.state)
+        report = self._window_report(window, end)
         window.close(report)
         before = self._sums.get(window.name, WindowTotal(0, 0.0, 0.0, 0.0))
         self._sums[window.name] = WindowTotal(
@@ -301,7 +301,7 @@ class EnergyMeter:
         """Read one value per channel and return the totals: the edge of an optimizer's step."""
         with self._held():
             self._take("edge", look=False)
-            return self._recording.state
+            return self._recording.accounts.state()
 
     def _between(self, name: str, begin: State, end: State, meta: Mapping[str, Any]) -> Report:
         with self._lock:
@@ -336,6 +336,11 @@ class EnergyMeter:
         for window in self._windows:
             window.see(sample)
 
+    def _tick(self) -> None:
+        with self._lock:
+            if self._running:
+                self._take("tick", look=True)
+
     def _tick_powers(self) -> None:
         with self._lock:
             if self._running:
@@ -351,7 +356,7 @@ class EnergyMeter:
         powers = any(c.provenance == "integrated" for c in recorder.channels)
         if not (guards or powers or recorder.looks or recorder.logs):
             return []
-        tasks: list[tuple[float, Callable[[], None]]] = [(min(self._period_s, *guards, self._period_s), self.tick)]
+        tasks: list[tuple[float, Callable[[], None]]] = [(min(self._period_s, *guards, self._period_s), self._tick)]
         if powers and tasks[0][0] > POWER_PERIOD_S:
             tasks.append((POWER_PERIOD_S, self._tick_powers))
         return tasks

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mcmcopt.energy.accounts import Accounts, State
+from mcmcopt.energy.accounts import Accounts
 from mcmcopt.energy.clock import Clock
 from mcmcopt.energy.errors import warn_once
 from mcmcopt.energy.log import LogWriter
@@ -65,11 +65,6 @@ class Recorder:
         except BaseException:
             self.release()
             raise
-
-    @property
-    def state(self) -> State:
-        """Totals at the last sample."""
-        return self.accounts.state()
 
     @property
     def looks(self) -> bool:

@@ -29,7 +29,8 @@ class Reading:
         energy_j: joules of the measured part of that time; None: nothing was measured.
         mean_w: over the measured part.
         coverage: share of the time that was measured, 0 to 1.
-        uncertainty_j: of the two edges: a counter's quantum each, and what had not been read when they were passed.
+        uncertainty_j: of the two edges at the mean power: a counter's quantum each, and what was not read in time there.
+            Where the power jumps at an edge the error can be larger.
         flags: what was wrong.
         counted: whether it enters a total.
         lost_s: seconds whose joules nobody will know.

@@ -15,7 +15,9 @@ from mcmcopt.energy.sample import Channel
 SHORT = 3
 """A power that is an average tells nothing of windows shorter than so many averaging times."""
 COMPARE_S = 10.0
-"""Counter and integral of a board are compared over at least so long."""
+"""Counter and integral of a board are compared over at least so long, ..."""
+COMPARE_PERIOD_S = 1.0
+"""... and where its power, a mean over about a second, was sampled at least so often: else too much is missed."""
 DISAGREE = 0.1
 
 
@@ -62,7 +64,8 @@ def make_report(
     for channel in channels.values():
         edges = [(s.begin.totals[channel.id], s.end.totals[channel.id]) for s in spans if channel.id in s.end.totals]
         extra = ("mirror",) if channel.id in mirrors else ("mirror_candidate",) if channel.id in suspects else ()
-        reading = _reading(channel, edges, duration_s, extra)
+        often = all(s.accounts.period_s <= COMPARE_PERIOD_S for s in spans)
+        reading = _reading(channel, edges, duration_s, extra, often)
         readings[channel.id] = reading
         parts[channel.id] = sum(max(0.0, b.process_j - a.process_j) for a, b in edges)
     counted = {name: r for name, r in readings.items() if r.counted and r.energy_j is not None}
@@ -91,7 +94,7 @@ def make_report(
 
 
 def _reading(
-    channel: Channel, edges: Sequence[tuple[Totals, Totals]], duration_s: float, extra: tuple[str, ...]
+    channel: Channel, edges: Sequence[tuple[Totals, Totals]], duration_s: float, extra: tuple[str, ...], often: bool
 ) -> Reading:
     counted = channel.in_total and not extra
     if channel.provenance == "absent" or not edges:
@@ -112,7 +115,7 @@ def _reading(
         flags.append("unread_edge")
     if by_power and duration_s < SHORT * channel.averaging_s:
         flags.append("short_window")
-    both = not by_power and min(integrated_s, counter_s) >= COMPARE_S and energy_j is not None
+    both = often and not by_power and min(integrated_s, counter_s) >= COMPARE_S and energy_j is not None
     if both and energy_j is not None:
         rates = energy_j / counter_s, integral_j / integrated_s
         if abs(rates[0] - rates[1]) > DISAGREE * max(rates):

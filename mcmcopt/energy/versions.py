@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from pathlib import Path
 from typing import Any
 
 
+@functools.cache
 def origin() -> dict[str, Any]:
     """Return the host's name, its boot and the versions that a log's header holds."""
     from mcmcopt import __version__

@@ -66,7 +66,7 @@ def test_page_says_what_summary_csv_says(outputs, tmp_path, capsys):
     for cells in table:
         row, cell = rows[cells[0]], dict(zip(heads, cells, strict=True))
         assert cell["seeds"] == row["n_seeds"]
-        assert cell["joules"] == "not measured"
+        assert cell["joules"] == row["joules"]
         for heading, key, factor, digits in COLUMNS:
             sd = row[f"{key}_sd"]
             assert cell[heading] == number(float(row[f"{key}_mean"]), float(sd) if sd else None, factor, digits)
@@ -79,6 +79,22 @@ def test_page_says_what_summary_csv_says(outputs, tmp_path, capsys):
     assert svgs == {"resistance.svg", "density.svg", "traces.svg", "acceptance-1.svg"}
     assert str(outputs) not in index.read_text(encoding="utf-8")
     assert "written to" in capsys.readouterr().out
+
+
+def test_joules_are_a_mean_or_an_estimate_or_not_measured():
+    class Made:
+        def __init__(self, **summary):
+            self.summary = summary
+
+    def of(*runs):
+        return analysis.joules(analysis.Group("label", tuple(Made(**run) for run in runs)))
+
+    assert of({"joules": 1.0, "joules_estimated": 5.0}, {"joules": 3.0, "joules_estimated": 5.0}) == "2 ± 1.414"
+    assert of({"joules": None, "joules_estimated": 5.0}, {"joules": 3.0, "joules_estimated": 7.0}).endswith(
+        "(estimated)"
+    )
+    assert of({"joules": None, "joules_estimated": None}, {"joules": 3.0, "joules_estimated": 7.0}) == "not measured"
+    assert of({"joules": None}) == "not measured"  # of a version that had no estimates
 
 
 def test_numbers_of_the_summary(outputs):

@@ -1,0 +1,101 @@
+"""The cost of one inference: repeated long enough, or it says how long would be enough."""
+
+import time
+
+import pytest
+import torch
+
+from mcmcopt.energy import EnergyMeter, measure_inference
+from tests.energy.sensors import Steady
+
+
+def of(model, batch, seconds, watts=100.0, **settings):
+    return measure_inference(
+        model, batch, seconds, sources=(Steady(time.monotonic, watts),), attribute=False, **settings
+    )
+
+
+def test_joules_per_batch_and_sample_are_power_times_time():
+    cost = of(lambda x: time.sleep(0.002), range(8), 0.25, warm_up=0.0)
+    assert cost.j_per_batch == pytest.approx(100 * cost.seconds_per_batch, rel=0.01)
+    assert cost.j_per_sample == pytest.approx(cost.j_per_batch / 8)
+    assert cost.repetitions * cost.seconds_per_batch == pytest.approx(cost.report.duration_s)
+    assert 0.25 <= cost.report.duration_s < 1
+
+
+def test_warm_up_is_not_measured():
+    calls = []
+
+    def model(x):
+        calls.append(time.monotonic())
+        time.sleep(0.005)
+
+    cost = of(model, [0], 0.1, warm_up=0.1)
+    assert cost.repetitions <= len(calls) - 10
+    assert cost.report.duration_s < 0.2
+
+
+def test_a_short_run_says_how_long_it_would_need():
+    short, long = of(lambda x: None, [0], 0.02, warm_up=0.0), of(lambda x: None, [0], 0.3, warm_up=0.0)
+    assert not short.precise
+    assert "1 % needs" in str(short)
+    assert short.needed_s == pytest.approx(2 * 0.001 / 0.01, rel=0.01)  # 200 resolutions of the counter
+    assert long.precise
+    assert "needs" not in str(long)
+
+
+def test_a_model_runs_without_gradients_and_stays_as_it_is():
+    model, seen = torch.nn.Linear(3, 2), []
+    model.register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    cost = of(model, torch.zeros(4, 3), 0.01, warm_up=0.0)
+    assert seen
+    assert not any(seen)
+    assert torch.is_grad_enabled()
+    assert model.training
+    assert cost.batch_size == 4
+
+
+def test_idle_is_measured_and_taken_off():
+    cost = measure_inference(
+        lambda x: time.sleep(0.001),
+        [0],
+        0.05,
+        warm_up=0.0,
+        idle=2.0,
+        sources=(Steady(time.monotonic),),
+        attribute=False,
+        sleep=lambda s: time.sleep(s / 50),
+    )
+    assert cost.report.idle.source == "measured"
+    assert cost.report.idle.w == pytest.approx(100, rel=0.05)
+    assert cost.net_j_per_batch < 0.1 * cost.j_per_batch  # the counter is steady: nothing is above rest
+
+
+def test_where_nothing_is_measured_it_says_so_and_still_times():
+    with pytest.warns(match="not measured"):
+        cost = measure_inference(lambda x: None, [0], 0.01, warm_up=0.0, idle=2.0, sources=(), sleep=lambda s: None)
+    assert cost.j_per_batch is cost.j_per_sample is cost.net_j_per_batch is cost.precision is None
+    assert cost.seconds_per_batch > 0
+    assert "not measured" in str(cost)
+
+
+def test_an_estimate_stays_apart():
+    with pytest.warns(match="not measured"):
+        cost = measure_inference(lambda x: sum(range(1000)), [0], 0.1, warm_up=0.0, sources=(), cpu_estimate=10.0)
+    assert cost.j_per_batch is None
+    assert cost.estimated_j_per_batch == pytest.approx(10 * cost.seconds_per_batch, rel=0.5)
+    assert "estimated" in str(cost)
+
+
+def test_a_running_meter_is_used():
+    with EnergyMeter((Steady(time.monotonic),), attribute=False) as meter:
+        measure_inference(lambda x: None, [0], 0.01, warm_up=0.0, meter=meter)
+    assert meter.report.windows["inference"].count == 1
+
+
+@pytest.mark.parametrize(
+    "times", [{"seconds": 0}, {"seconds": -1}, {"seconds": 1, "idle": 1}, {"seconds": 1, "warm_up": -1}]
+)
+def test_times_that_make_no_sense_are_refused(times):
+    with pytest.raises(ValueError, match="seconds"):
+        measure_inference(lambda x: None, [0], **times)

@@ -1,0 +1,132 @@
+"""What a run uses: by window, per result, and over an interruption."""
+
+import functools
+import json
+import time
+
+import pytest
+
+from experiments import energy as runs_energy
+from experiments import record
+from experiments.config import long_hash, resolved
+from experiments.job import InterruptedRunError, run
+from experiments.terminal import energy_rows
+from mcmcopt.energy import EnergyMeter, read_log, summarize
+from tests.energy.sensors import Steady
+
+from .conftest import composed
+from .test_run import StopAfter
+
+
+@pytest.fixture
+def steady(monkeypatch):
+    """A machine that draws 100 W."""
+    meter = functools.partial(EnergyMeter, (Steady(time.monotonic),))
+    monkeypatch.setattr(runs_energy, "EnergyMeter", meter)
+
+
+def summary_of(path):
+    return json.loads((path / "summary.json").read_text())
+
+
+FAST = "energy.inference_seconds=0.05"
+
+
+@pytest.mark.parametrize("optimizer", ["mcmc", "sgd"])
+def test_joules_are_power_times_the_seconds_of_each_window(short, steady, optimizer, capsys):
+    path = run(short(optimizer, FAST))
+    summary, rows = summary_of(path), record.read_csv(path / "metrics.csv")
+    energy = summary["energy"]
+    assert energy["status"] == "measured: steady (counter)"
+    assert set(energy["windows"]) == {"setup", "train", "epoch", "evaluate", "prune"}
+    for window in energy["windows"].values():
+        assert window["measured_j"] == pytest.approx(100 * window["seconds"], rel=0.02, abs=0.05)
+        assert window["measured_seconds"] == pytest.approx(window["seconds"])
+    assert summary["joules"] == energy["windows"]["train"]["measured_j"] == float(rows[-1]["joules"])
+    assert 100 * summary["seconds"] <= summary["joules"]
+    assert float(rows[0]["joules"]) == 0
+    assert summary["joules_estimated"] is None
+    measured = energy["measured"]
+    assert measured["joules_per_epoch"] == pytest.approx(summary["joules"] / summary["epochs"])
+    answers = round(summary["test_accuracy"] * 400)
+    assert measured["joules_per_correct_prediction"] == pytest.approx(
+        100 * energy["inference"]["seconds_per_batch"] / answers, rel=0.1
+    )
+    if optimizer == "mcmc":
+        assert measured["joules_per_accepted_proposal"] == pytest.approx(summary["joules"] / summary["accepted"])
+    else:
+        assert measured["joules_per_accepted_proposal"] is None
+    assert "joules of training" in capsys.readouterr().out
+    log = summarize(read_log(path / "energy.jsonl"))
+    assert log.total_measured_j >= sum(w["measured_j"] for n, w in energy["windows"].items() if n != "epoch")
+
+
+def test_an_interrupted_run_adds_up_what_its_parts_used(short, steady):
+    settings = short("mcmc", "train.epochs=4", FAST)
+    with pytest.raises(InterruptedRunError):
+        run(settings, stop=StopAfter(2))
+    first = sum(s.end_j for s in trains(settings))
+    path = run(settings)
+    summary = summary_of(path)
+    assert summary["joules"] > first > 0
+    assert summary["joules"] == pytest.approx(sum(s.end_j for s in trains(settings)), rel=1e-6)
+    assert summary["energy"]["windows"]["epoch"]["count"] == 4
+    assert len(read_log(path / "energy.jsonl").segments) == 2
+
+
+class trains:  # noqa: N801 -- reads like a function
+    """Joules of the train windows in a run's log."""
+
+    def __init__(self, settings):
+        from experiments.config import folder
+
+        self.log = read_log(folder(resolved(settings)) / "energy.jsonl")
+
+    def __iter__(self):
+        for segment in self.log.segments:
+            begin = None
+            for sample in segment.samples:
+                if (sample.mark or {}).get("window") == "train":
+                    if sample.mark["edge"] == "begin":
+                        begin = sample.uj["steady"]
+                    else:
+                        yield type("Part", (), {"end_j": (sample.uj["steady"] - begin) / 1e6})
+
+
+def test_an_estimate_is_called_one_everywhere(short, capsys):
+    path = run(short("sgd", "energy=estimated", "energy.cpu_estimate=1000", FAST))
+    summary = summary_of(path)
+    assert summary["joules_estimated"] >= 0
+    assert summary["energy"]["estimated"]["joules"] == summary["joules_estimated"]
+    assert summary["energy"]["channels"]["cpu_estimate"]["provenance"] == "estimated"
+    assert "joules of training, estimated" in capsys.readouterr().out
+
+
+def test_without_a_meter_nothing_is_logged(short, capsys):
+    path = run(short("sgd", "energy=off"))
+    summary = summary_of(path)
+    assert summary["joules"] is summary["joules_estimated"] is None
+    assert not (path / "energy.jsonl").exists()
+    assert "not measured: energy=off" in capsys.readouterr().out
+    assert json.loads((path / "env.json").read_text())["energy"] == "not measured: energy=off"
+
+
+def test_how_energy_is_measured_changes_no_run():
+    hashes = {long_hash(resolved(composed(f"energy={how}"))) for how in ("auto", "off", "estimated")}
+    assert len(hashes) == 1
+
+
+def test_a_part_that_was_not_measured_makes_the_sum_not_measured():
+    energy = runs_energy.Energy({"enabled": False, "idle_seconds": 0, "inference_seconds": 0}, None)
+    energy.load_state_dict({"train": {"count": 1, "seconds": 2.0, "measured_j": 5.0, "estimated_j": None}})
+    assert energy.joules() == {"joules": 5.0, "joules_estimated": None}
+    energy.load_state_dict(runs_energy.NOT_MEASURED)
+    assert energy.joules() == {"joules": None, "joules_estimated": None}
+
+
+def test_a_part_of_the_time_is_said_to_be_one():
+    found = {"joules": 10.0, "joules_per_epoch": 1.0} | dict.fromkeys(
+        ("joules_per_accepted_proposal", "joules_per_correct_prediction")
+    )
+    energy = {"status": "measured: x", "measured": found, "estimated": None, "coverage": 0.5}
+    assert energy_rows({"energy": energy})[0] == ("joules of training", "10 (50 % of the time)")
