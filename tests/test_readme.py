@@ -10,6 +10,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore::mcmcopt.energy.errors.EnergyWarning")  # of a machine without sensors
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_code_runs(number, capsys):
     import torch

@@ -5,6 +5,7 @@ E(window) = T(end) − T(begin), both edges read at once; at most one daemon thr
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from mcmcopt.energy.sensors.rapl import Opener
     from mcmcopt.energy.steps import Steps
 
+LOOK_S = 0.9
+"""Between two looks of the thread at the processes, however often it samples."""
+EDGE_LOOK_S = 0.1
+"""Between two looks at windows' edges: the kernel's own clock ticks every 10 ms."""
 POWER_PERIOD_S = 0.1
 """Between two samples of a power that has no counter."""
 STOP_S = 2.0
@@ -79,9 +84,9 @@ class EnergyMeter:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        if isinstance(period_s, bool) or not 0 < period_s < float("inf"):
+        if isinstance(period_s, bool) or not 0 < period_s < math.inf:
             raise ValueError(f"period_s must be seconds > 0, got {period_s!r}")
-        if idle_w is not None and not 0 <= idle_w < float("inf"):
+        if idle_w is not None and not 0 <= idle_w < math.inf:
             raise ValueError(f"idle_w must be watts >= 0, got {idle_w!r}")
         if isinstance(require, str):
             raise ValueError(f'require must be a sequence of kinds such as ("cpu_package",), got {require!r}')
@@ -131,7 +136,7 @@ class EnergyMeter:
             self._sums: dict[str, WindowTotal] = {}
             self._whole = Window(self, "total", False, {})
             self._windows = [self._whole]
-            self._take("tick", look=True)
+            self._take("tick")
             self._whole.begin = recorder.accounts.state()
             tasks = self._tasks(recorder)
             self._sampler = Sampler(tasks, self._after_thread) if tasks and self._background else None
@@ -164,7 +169,7 @@ class EnergyMeter:
     def _end(self, held: bool) -> None:
         recorder = self._recording
         if held:
-            self._take("tick", look=True)
+            self._take("tick")
         else:
             self._whole.flags.add("stuck")
         end = recorder.accounts.state(None if held else self._clock())
@@ -182,13 +187,13 @@ class EnergyMeter:
     def read(self) -> Report:
         """Read all sensors and return the report from the start until now."""
         with self._held():
-            self._take("tick", look=True)
+            self._take("tick")
             return self._window_report(self._whole, self._recording.accounts.state(), self._sums)
 
     def tick(self) -> None:
         """Take a sample; the thread does so every `period_s`."""
         with self._held():
-            self._take("tick", look=True)
+            self._take("tick")
 
     @property
     def report(self) -> Report:
@@ -223,7 +228,14 @@ class EnergyMeter:
             name: of the window.
             sync: wait for the GPU's work at both edges (this changes what runs).
             **attrs: numbers and strings to remember.
+
+        Raises:
+            RuntimeError: if the meter does not run.
+            TypeError: for an attribute that is neither a number nor a string.
         """
+        for key, value in attrs.items():
+            if not isinstance(value, int | float | str | None):
+                raise TypeError(f"{key} must be a number or a string, got {value!r}")
         self._check_fork()
         if not self._running:
             raise RuntimeError("a window needs a running meter: call start() or use `with EnergyMeter()`")
@@ -273,7 +285,7 @@ class EnergyMeter:
 
     def _open(self, window: Window) -> None:
         with self._held():
-            self._take("edge", mark={"window": window.name, "edge": "begin", **window.attrs})
+            self._take("edge", {**window.attrs, "window": window.name, "edge": "begin"}, EDGE_LOOK_S)
             window.begin = self._recording.accounts.state()
             self._windows.append(window)
 
@@ -282,7 +294,7 @@ class EnergyMeter:
         with self._lock:
             if window not in self._windows:  # the meter was stopped, and the window with it
                 return
-            self._take("edge", mark={"window": window.name, "edge": "end", **window.attrs})
+            self._take("edge", {**window.attrs, "window": window.name, "edge": "end"}, EDGE_LOOK_S)
             self._finish(window, self._recording.accounts.state())
 
     def _finish(self, window: Window, end: State) -> None:
@@ -300,7 +312,7 @@ class EnergyMeter:
     def _edge(self) -> State:
         """Read one value per channel and return the totals: the edge of an optimizer's step."""
         with self._held():
-            self._take("edge", look=False)
+            self._take("edge", look_after_s=math.inf)
             return self._recording.accounts.state()
 
     def _between(self, name: str, begin: State, end: State, meta: Mapping[str, Any]) -> Report:
@@ -331,20 +343,20 @@ class EnergyMeter:
             raise RuntimeError("this meter was not started: call start() or use `with EnergyMeter()`")
         return self._recorder
 
-    def _take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look: bool | None = None) -> None:
-        sample = self._recording.take(scope, mark, look)
+    def _take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look_after_s: float = 0.0) -> None:
+        sample = self._recording.take(scope, mark, look_after_s)
         for window in self._windows:
             window.see(sample)
 
     def _tick(self) -> None:
         with self._lock:
             if self._running:
-                self._take("tick", look=True)
+                self._take("tick", look_after_s=LOOK_S)
 
     def _tick_powers(self) -> None:
         with self._lock:
             if self._running:
-                self._take("powers", look=False)
+                self._take("powers", look_after_s=math.inf)
 
     def _tasks(self, recorder: Recorder) -> list[tuple[float, Callable[[], None]]]:
         """Return what the thread has to do: nothing, where nothing would be lost without it."""
@@ -356,7 +368,7 @@ class EnergyMeter:
         powers = any(c.provenance == "integrated" for c in recorder.channels)
         if not (guards or powers or recorder.looks or recorder.logs):
             return []
-        tasks: list[tuple[float, Callable[[], None]]] = [(min(self._period_s, *guards, self._period_s), self._tick)]
+        tasks: list[tuple[float, Callable[[], None]]] = [(min([self._period_s, *guards]), self._tick)]
         if powers and tasks[0][0] > POWER_PERIOD_S:
             tasks.append((POWER_PERIOD_S, self._tick_powers))
         return tasks

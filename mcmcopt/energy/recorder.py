@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcmcopt.energy.accounts import Accounts
 from mcmcopt.energy.clock import Clock
 from mcmcopt.energy.errors import warn_once
-from mcmcopt.energy.log import LogWriter
 from mcmcopt.energy.processes import Processes
 from mcmcopt.energy.report import Baseline
 from mcmcopt.energy.sample import Channel, Sample, Values
 from mcmcopt.energy.sensors.base import Scope, Sensor
 
-LOOK_S = 0.1
-"""Windows' edges look at the processes again only after so long: the kernel's own clock ticks every 10 ms."""
+if TYPE_CHECKING:
+    from mcmcopt.energy.log import LogWriter
+
 ASLEEP_S = 1.0
 """A longer suspension is flagged."""
 
@@ -56,7 +56,10 @@ class Recorder:
         self.log_failed = False
         self._active: list[tuple[Sensor, tuple[Channel, ...]]] = []
         try:
-            self._log = None if log is None else LogWriter(log)
+            if log is not None:
+                from mcmcopt.energy.log import LogWriter
+
+                self._log = LogWriter(log)
             for sensor in self._sensors:
                 self._active.append((sensor, sensor.open()))
             self.channels = tuple(c for _, channels in self._active for c in channels)
@@ -76,13 +79,13 @@ class Recorder:
         """Whether there is a log."""
         return self._log is not None
 
-    def take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look: bool | None = None) -> Sample:
+    def take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look_after_s: float = 0.0) -> Sample:
         """Take a sample.
 
         Args:
             scope: of the sensors.
             mark: for the log.
-            look: whether to look at the processes; None: if the last look is some time ago.
+            look_after_s: look at the processes if the last look is so long ago.
         """
         t_s, unix_s = self._clock(), self._clock.unix()
         uj: dict[str, int] = {}
@@ -101,7 +104,7 @@ class Recorder:
         if asleep_s - self._asleep_s > ASLEEP_S:
             flags[""] = ("suspended",)
         self._asleep_s = asleep_s
-        cpu_s = self._look(t_s, memory) if look or (look is None and t_s - self._looked_s >= LOOK_S) else {}
+        cpu_s = self._look(t_s, memory) if t_s - self._looked_s >= look_after_s else {}
         sample = Sample(t_s, unix_s, uj, w, cpu_s, memory, flags, mark, span_s)
         self.accounts.add(sample)
         self.write(lambda log: log.sample(sample))

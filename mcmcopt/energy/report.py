@@ -8,7 +8,6 @@ Psys, core, uncore and duplicates are reported and never added; estimates have a
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -29,7 +28,7 @@ class Reading:
         energy_j: joules of the measured part of that time; None: nothing was measured.
         mean_w: over the measured part.
         coverage: share of the time that was measured, 0 to 1.
-        uncertainty_j: of the two edges at the mean power: a counter's quantum each, and what was not read in time there.
+        uncertainty_j: of the two edges at the mean power: a counter's quantum each, and what was not read in time.
             Where the power jumps at an edge the error can be larger.
         flags: what was wrong.
         counted: whether it enters a total.
@@ -186,6 +185,8 @@ class Report:
 
     def to_json(self, indent: int | None = None) -> str:
         """Return it as JSON."""
+        import json
+
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:

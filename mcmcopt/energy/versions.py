@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from typing import Any
 @functools.cache
 def origin() -> dict[str, Any]:
     """Return the host's name, its boot and the versions that a log's header holds."""
+    import platform  # takes longer to import than the rest of the meter's start
+
     from mcmcopt import __version__
 
     boot = Path("/proc/sys/kernel/random/boot_id")
