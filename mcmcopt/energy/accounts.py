@@ -39,6 +39,8 @@ class Totals(NamedTuple):
     """Seconds that `uj` covers."""
     lost_s: float = 0.0
     """Seconds whose joules nobody will know: reset, implausible or ambiguous."""
+    dubious_uj: int = 0
+    """Of `uj`, what was added for seconds that are not counted."""
     unread_s: float = 0.0
     """Seconds since the last good reading; not a total."""
     integral_j: float = 0.0
@@ -68,6 +70,7 @@ class _Account:
     uj: int = 0
     counted_s: float = 0.0
     lost_s: float = 0.0
+    dubious_uj: int = 0
     still_s: float = 0.0
     integral_j: float = 0.0
     integrated_s: float = 0.0
@@ -80,12 +83,12 @@ class _Account:
     def raise_flag(self, flag: str) -> None:
         self.flags[flag] = self.flags.get(flag, 0) + 1
 
-    def count(self, t_s: float, raw: int) -> None:
+    def count(self, t_s: float, raw: int, late_s: float) -> None:
         before, self.last = self.last, (t_s, raw)
         if before is None:
             return
         dt, c = t_s - before[0], self.channel
-        made = step(before[1], raw, dt, c.range_uj, c.max_w, c.resolution_s)
+        made = step(before[1], raw, dt, c.range_uj, c.max_w, c.resolution_s, late_s)
         self.still_s = 0.0 if raw != before[1] else self.still_s + dt
         frozen = c.kind in NEVER_STILL and c.provenance == "counter" and self.still_s >= STILL_S
         self.uj += made.uj
@@ -96,6 +99,7 @@ class _Account:
             self.counted_s += dt
         else:
             self.lost_s += dt
+            self.dubious_uj += made.uj
 
     def integrate(self, t_s: float, w: float) -> None:
         before, self.last_w = self.last_w, (t_s, w)
@@ -112,7 +116,7 @@ class _Account:
         seen = self.last_w if self.channel.provenance == "integrated" else self.last
         process_j = self.process_j + share * self.unattributed_uj / 1e6
         return Totals(
-            self.uj, self.counted_s, self.lost_s, 0.0 if seen is None else t_s - seen[0],
+            self.uj, self.counted_s, self.lost_s, self.dubious_uj, 0.0 if seen is None else t_s - seen[0],
             self.integral_j, self.integrated_s, process_j, dict(self.flags),
         )  # fmt: skip
 
@@ -139,8 +143,8 @@ class _Pair:
         if self.status == "apart":
             return
         steps = totals[0] - self.since[0], totals[1] - self.since[1]
-        if max(steps) < MIRROR_UJ:
-            return
+        if max(steps) < max(MIRROR_UJ, 10 * slack_uj):
+            return  # too little to tell two counters apart by
         self.since = totals
         if abs(steps[0] - steps[1]) > max(1e-6 * max(steps), 2 * slack_uj):
             self.status = "apart"
@@ -160,11 +164,7 @@ class Accounts:
 
     def __init__(self, channels: Iterable[Channel], period_s: float) -> None:
         self.channels, self.period_s = tuple(channels), period_s
-        self._of = {
-            c.id: _Account(c, GAPS * (c.resolution_s if c.provenance == "integrated" else max(period_s, 0.1)))
-            for c in self.channels
-            if c.provenance != "absent"
-        }
+        self._of = {c.id: _Account(c, longest_gap_s(c, period_s)) for c in self.channels if c.provenance != "absent"}
         self._pairs = _pairs(self.channels)
         self._t_s = 0.0
         self._cpu: tuple[float, float] | None = None
@@ -185,7 +185,7 @@ class Accounts:
         self._t_s = sample.t_s
         for name, raw in sample.uj.items():
             if name in self._of:
-                self._of[name].count(sample.t_s, raw)
+                self._of[name].count(sample.t_s, raw, sample.span_s)
         for name, w in sample.w.items():
             if name in self._of:
                 self._of[name].integrate(sample.t_s, w)
@@ -208,7 +208,8 @@ class Accounts:
         first, second = self._of[pair.first], self._of[pair.second]
         if pair.first in sample.uj and pair.second in sample.uj:
             raw = sample.uj[pair.first], sample.uj[pair.second]
-            slack_uj = (first.channel.max_w or 0.0) * 1e6 * sample.span_s
+            # between the two readings the one register may have been updated
+            slack_uj = (first.channel.max_w or 0.0) * 1e6 * (sample.span_s + first.channel.resolution_s)
             pair.see(raw, (first.uj, second.uj), first.channel.range_uj, slack_uj)
 
     def _attribute(self, process_s: float, machine_s: float) -> None:
@@ -229,6 +230,11 @@ class Accounts:
         for account in self._of.values():
             account.process_j += self._share * account.unattributed_uj / 1e6
             account.unattributed_uj = 0
+
+
+def longest_gap_s(channel: Channel, period_s: float) -> float:
+    """Return the longest time between two samples of a channel's power that is still integrated."""
+    return GAPS * (channel.resolution_s if channel.provenance == "integrated" else max(period_s, 0.1))
 
 
 def _pairs(channels: Iterable[Channel]) -> list[_Pair]:

@@ -30,7 +30,13 @@ class Step(NamedTuple):
 
 
 def step(
-    before: int, now: int, dt_s: float, range_uj: int | None, max_w: float | None, resolution_s: float = 0.0
+    before: int,
+    now: int,
+    dt_s: float,
+    range_uj: int | None,
+    max_w: float | None,
+    resolution_s: float = 0.0,
+    late_s: float = 0.0,
 ) -> Step:
     """Return what lies between two readings of a counter.
 
@@ -40,8 +46,9 @@ def step(
         range_uj: last value before the counter wraps to 0; None: it does not wrap, or nobody knows where.
         max_w: highest believable power; None: everything is believed, and no wrap is ambiguous.
         resolution_s: seconds between two updates of the counter.
+        late_s: the second reading may have been made so many seconds after its time.
     """
-    most = math.inf if max_w is None else max_w * 1e6 * (dt_s + max(resolution_s, SLACK_S))
+    most = math.inf if max_w is None else max_w * 1e6 * (dt_s + late_s + max(resolution_s, SLACK_S))
     added = now - before
     if added < 0:
         added = -1 if range_uj is None else added + range_uj + 1

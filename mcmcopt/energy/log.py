@@ -1,18 +1,19 @@
 """The meter's log: one JSON line per sample, appended, read back with the same arithmetic.
 
-    {"type": "header", "schema": 1, "channels": […], "period_s": 1.0, "host": …, "boot_id": …, "versions": {…}}
-    {"type": "sample", "t_s": …, "unix_s": …, "uj": {"rapl:package-0": 123}, "w": {…}, "cpu_s": {…}, …}
-    {"type": "baseline", "w": 12.5, …}
-    {"type": "report", …}
+    {"type": "header", "of": "3f9a", "schema": 1, "channels": […], "period_s": 1.0, "host": …, "boot_id": …, …}
+    {"type": "sample", "of": "3f9a", "t_s": …, "unix_s": …, "uj": {"rapl:package-0": 123}, "w": {…}, "cpu_s": {…}, …}
+    {"type": "baseline", "of": "3f9a", "w": 12.5, …}
+    {"type": "report", "of": "3f9a", …}
 
-A header begins a segment: a meter that was started again, perhaps in another process.  Nothing is ever erased; a last
-line that a crash has torn is left out by the reader.
+A header begins a segment: a meter that was started again, or another one; its lines say whose they are (`of`), so
+several may write to one file at once.  Nothing is ever erased; a line that a crash has torn is left out by the reader.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,11 +64,14 @@ class LogWriter:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._of = uuid.uuid4().hex[:8]
         self._mend()
 
     def write(self, kind: str, content: Mapping[str, Any]) -> None:
         """Append one line."""
-        line = json.dumps({"type": kind, **content}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        line = json.dumps(
+            {"type": kind, "of": self._of, **content}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        )
         data = memoryview(line.encode() + b"\n")
         while data:  # a second call only where the disk took a part
             data = data[os.write(self._fd, data) :]
@@ -107,13 +111,13 @@ class LogWriter:
 
 
 def read_log(path: str | os.PathLike[str]) -> Log:
-    """Return what a meter has logged; a line torn by a crash is left out.
+    """Return what meters have logged; a line torn by a crash is left out.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the line that is not a log's, other than the last one of a segment.
+        ValueError: naming a line that is not a log's, unless a crash explains it: it is the last, or a header follows.
     """
-    segments: list[Segment] = []
+    segments: dict[str, Segment] = {}
     torn: int | None = None
     with Path(path).open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
@@ -121,7 +125,7 @@ def read_log(path: str | os.PathLike[str]) -> Log:
                 continue
             try:
                 entry = json.loads(line)
-                kind = entry.pop("type")
+                kind, of = entry.pop("type"), entry.pop("of", "")
             except (ValueError, KeyError, AttributeError):
                 if torn is not None:
                     raise ValueError(f"{path}, line {torn}: not a line of an energy log") from None
@@ -130,21 +134,24 @@ def read_log(path: str | os.PathLike[str]) -> Log:
             if torn is not None and kind != "header":  # only a crash tears a line, and after it comes a new segment
                 raise ValueError(f"{path}, line {torn}: not a line of an energy log")
             torn = None
-            _take(kind, entry, segments, f"{path}, line {number}")
-    return Log(segments)
+            try:
+                _take(kind, of, entry, segments)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+    return Log(segments.values())
 
 
-def _take(kind: str, entry: dict[str, Any], segments: list[Segment], where: str) -> None:
+def _take(kind: str, of: str, entry: dict[str, Any], segments: dict[str, Segment]) -> None:
     if kind == "header":
-        if entry.pop("schema", None) != SCHEMA:
-            raise ValueError(f"{where}: written in another form, this version reads schema {SCHEMA}")
+        if (schema := entry.pop("schema", None)) != SCHEMA:
+            raise ValueError(f"written in schema {schema!r}, this version reads schema {SCHEMA}")
         channels = tuple(channel_from_dict(c) for c in entry.pop("channels"))
-        segments.append(Segment(channels, entry.pop("period_s"), meta=entry))
-    elif not segments:
-        raise ValueError(f"{where}: a {kind} before any header")
+        segments[of] = Segment(channels, entry.pop("period_s"), meta=entry)
+    elif of not in segments:
+        raise ValueError(f"a {kind} before any header")
     elif kind == "sample":
-        segments[-1].samples.append(Sample.from_dict(entry))
+        segments[of].samples.append(Sample.from_dict(entry))
     elif kind == "baseline":
-        segments[-1].baseline = Baseline(**entry)
+        segments[of].baseline = Baseline(**entry)
     elif kind != "report":
-        raise ValueError(f"{where}: unknown line of type {kind!r}")
+        raise ValueError(f"unknown line of type {kind!r}")

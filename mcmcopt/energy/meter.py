@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,25 +18,23 @@ from mcmcopt.energy import forks
 from mcmcopt.energy.accounts import State
 from mcmcopt.energy.clock import as_clock
 from mcmcopt.energy.errors import EnergyMeterForkedError, warn_once
+from mcmcopt.energy.idle import measure_idle
 from mcmcopt.energy.processes import Processes
 from mcmcopt.energy.recorder import Recorder
-from mcmcopt.energy.report import Baseline, Memory, Report, WindowTotal
+from mcmcopt.energy.report import Baseline, Report
 from mcmcopt.energy.sample import Channel
 from mcmcopt.energy.sampler import Sampler
+from mcmcopt.energy.session import Session
 from mcmcopt.energy.sources import Sources, check_required, make_sensors
-from mcmcopt.energy.summary import Span, make_report
 from mcmcopt.energy.versions import origin
 from mcmcopt.energy.window import Window
 
 if TYPE_CHECKING:
-    from mcmcopt.energy.sensors.base import Scope
     from mcmcopt.energy.sensors.rapl import Opener
     from mcmcopt.energy.steps import Steps
 
 LOOK_S = 0.9
 """Between two looks of the thread at the processes, however often it samples."""
-EDGE_LOOK_S = 0.1
-"""Between two looks at windows' edges: the kernel's own clock ticks every 10 ms."""
 POWER_PERIOD_S = 0.1
 """Between two samples of a power that has no counter."""
 STOP_S = 2.0
@@ -106,11 +104,11 @@ class EnergyMeter:
         self._baseline = None if idle_w is None else Baseline(idle_w, None, None, "given")
         self._lock = threading.RLock()
         self._forked = self._running = self._abandoned = False
-        self._recorder: Recorder | None = None
+        self._session: Session | None = None
         self._report: Report | None = None
         if require:
             try:
-                check_required(require, tuple(c for sensor in self._sensors for c in sensor.open()))
+                check_required(require, self._sensors)
             finally:
                 for sensor in self._sensors:
                     sensor.close()
@@ -126,23 +124,22 @@ class EnergyMeter:
             self._check_fork()
             if self._running:
                 raise RuntimeError("this meter runs already: stop it first, or use a second one")
-            self._meta = origin()
+            meta = origin()
             processes = (self._processes or Processes()) if self._attribute else None
-            recorder = Recorder(self._sensors, self._clock, self._period_s, processes, self._log_path, self._meta)
-            self._recorder, self._running, self._abandoned = recorder, True, False
+            recorder = Recorder(self._sensors, self._clock, self._period_s, processes, self._log_path, meta)
+            try:
+                kept = meta if self._log_path is None else {**meta, "log": str(self._log_path)}
+                self._session = Session(recorder, Window(self, "total", False, kept), self._baseline, self._attribute)
+                _warn(recorder.channels)
+            except BaseException:  # where warnings are errors, too
+                recorder.release()
+                raise
+            self._running, self._abandoned = True, False
             forks.remember(self)
-            if self._baseline is not None:
-                recorder.baseline(self._baseline)
-            self._sums: dict[str, WindowTotal] = {}
-            self._whole = Window(self, "total", False, {})
-            self._windows = [self._whole]
-            self._take("tick")
-            self._whole.begin = recorder.accounts.state()
             tasks = self._tasks(recorder)
             self._sampler = Sampler(tasks, self._after_thread) if tasks and self._background else None
             if self._sampler is not None:
                 self._sampler.start()
-        self._warn(recorder.channels)
         return self
 
     def stop(self) -> Report:
@@ -160,40 +157,28 @@ class EnergyMeter:
         held = self._lock.acquire(timeout=STOP_S if self._sampler is None else 0.1)
         try:
             if self._running:
-                self._end(held)
+                session = self._current
+                self._report = session.end(None if held else self._clock())
+                self._running = False
+                if held:
+                    session.recorder.release()
+                else:
+                    self._abandoned = True  # the thread lets go of the sensors when it comes back
         finally:
             if held:
                 self._lock.release()
         return self.report
 
-    def _end(self, held: bool) -> None:
-        recorder = self._recording
-        if held:
-            self._take("tick")
-        else:
-            self._whole.flags.add("stuck")
-        end = recorder.accounts.state(None if held else self._clock())
-        for window in self._windows[1:]:
-            window.flags.add("cut_by_stop")
-            self._finish(window, end)
-        self._report = report = self._window_report(self._whole, end, self._sums)
-        self._running = False
-        recorder.write(lambda log: log.report(report))
-        if held:
-            recorder.release()
-        else:
-            self._abandoned = True  # the thread lets go of the sensors when it comes back
-
     def read(self) -> Report:
         """Read all sensors and return the report from the start until now."""
         with self._held():
-            self._take("tick")
-            return self._window_report(self._whole, self._recording.accounts.state(), self._sums)
+            self._current.take("tick")
+            return self._current.report()
 
     def tick(self) -> None:
         """Take a sample; the thread does so every `period_s`."""
         with self._held():
-            self._take("tick")
+            self._current.take("tick")
 
     @property
     def report(self) -> Report:
@@ -209,7 +194,7 @@ class EnergyMeter:
     @property
     def channels(self) -> tuple[Channel, ...]:
         """What was found at the last start."""
-        return self._recording.channels
+        return self._current.recorder.channels
 
     def __enter__(self) -> EnergyMeter:
         return self.start()
@@ -231,11 +216,13 @@ class EnergyMeter:
 
         Raises:
             RuntimeError: if the meter does not run.
-            TypeError: for an attribute that is neither a number nor a string.
+            TypeError: for an attribute that is neither a finite number nor a string.
         """
         for key, value in attrs.items():
-            if not isinstance(value, int | float | str | None):
-                raise TypeError(f"{key} must be a number or a string, got {value!r}")
+            if not isinstance(value, int | float | str | None) or (
+                isinstance(value, float) and not math.isfinite(value)
+            ):
+                raise TypeError(f"{key} must be a finite number or a string, got {value!r}")
         self._check_fork()
         if not self._running:
             raise RuntimeError("a window needs a running meter: call start() or use `with EnergyMeter()`")
@@ -255,27 +242,14 @@ class EnergyMeter:
             seconds: at least 2.
 
         Raises:
-            RuntimeError: if nothing is measured, or the meter does not run.
+            ValueError: if that is too short.
+            RuntimeError: if nothing is measured, not all of the time, or the meter does not run.
         """
-        if not seconds >= 2:
-            raise ValueError(f"seconds must be at least 2, got {seconds}")
-        parts: list[Report] = []
-        whole = self.window("calibrate_idle")
-        with whole:
-            for _ in range(int(seconds)):
-                with self.window("calibrate_idle_part") as part:
-                    self._sleep(seconds / int(seconds))
-                parts.append(part.report)
-        total = whole.report.total_measured_j
-        if total is None:
-            raise RuntimeError("the machine at rest cannot be measured: no sensor can be read")
-        watts = [(r.total_measured_j or 0.0) / r.duration_s for r in parts]
-        mean = sum(watts) / len(watts)
-        std = (sum((w - mean) ** 2 for w in watts) / (len(watts) - 1)) ** 0.5
+        baseline = measure_idle(self, seconds, self._sleep)
         with self._held():
-            self._baseline = Baseline(total / whole.report.duration_s, std, whole.report.duration_s, "measured")
-            self._recording.baseline(self._baseline)
-        return self._baseline
+            self._baseline = baseline
+            self._current.rest(baseline)
+        return baseline
 
     def log_wandb(self, run: Any = None, prefix: str = "energy/") -> None:
         """Log the report until now to an active Weights & Biases run; see `wandb.log`."""
@@ -283,80 +257,42 @@ class EnergyMeter:
 
         log(self.read() if self._running else self.report, run, prefix)
 
+    @property
+    def _current(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("this meter was not started: call start() or use `with EnergyMeter()`")
+        return self._session
+
+    def runs(self, session: Session) -> bool:
+        """Return whether a run is the present one, and goes on."""
+        return self._running and session is self._session
+
     def _open(self, window: Window) -> None:
         with self._held():
-            self._take("edge", {**window.attrs, "window": window.name, "edge": "begin"}, EDGE_LOOK_S)
-            window.begin = self._recording.accounts.state()
-            self._windows.append(window)
+            self._current.open(window)
 
     def _close(self, window: Window) -> None:
         self._check_fork()
         with self._lock:
-            if window not in self._windows:  # the meter was stopped, and the window with it
-                return
-            self._take("edge", {**window.attrs, "window": window.name, "edge": "end"}, EDGE_LOOK_S)
-            self._finish(window, self._recording.accounts.state())
+            self._current.close(window)
 
-    def _finish(self, window: Window, end: State) -> None:
-        self._windows = [w for w in self._windows if w is not window]
-        report = self._window_report(window, end)
-        window.close(report)
-        before = self._sums.get(window.name, WindowTotal(0, 0.0, 0.0, 0.0))
-        self._sums[window.name] = WindowTotal(
-            before.count + 1,
-            before.duration_s + report.duration_s,
-            _plus(before.measured_j, report.total_measured_j),
-            _plus(before.estimated_j, report.total_estimated_j),
-        )
-
-    def _edge(self) -> State:
-        """Read one value per channel and return the totals: the edge of an optimizer's step."""
-        with self._held():
-            self._take("edge", look_after_s=math.inf)
-            return self._recording.accounts.state()
-
-    def _between(self, name: str, begin: State, end: State, meta: Mapping[str, Any]) -> Report:
+    def _edge(self) -> tuple[Session, State] | None:
+        """Read one value per channel and return the totals: the edge of an optimizer's step; None: it does not run."""
+        if self._forked or not self._running:
+            return None
         with self._lock:
-            return make_report(name, [Span(self._recording.accounts, begin, end)], attribute=False, meta=meta)
-
-    def _window_report(self, window: Window, end: State, sums: Mapping[str, WindowTotal] | None = None) -> Report:
-        assert window.begin is not None  # noqa: S101 -- it was opened
-        peaks = dict(window.peaks)
-        process = peaks.pop("process", None)
-        meta = dict(window.attrs) if window is not self._whole else dict(self._meta)
-        if window is self._whole and self._log_path is not None:
-            meta["log"] = str(self._log_path)
-        return make_report(
-            window.name,
-            [Span(self._recording.accounts, window.begin, end)],
-            baseline=self._baseline,
-            memory=None if process is None and not peaks else Memory(process, peaks),
-            attribute=self._attribute,
-            flags=sorted(window.flags | ({"log_failed"} if self._recording.log_failed else set())),
-            windows=dict(sums or {}),
-            meta=meta,
-        )
-
-    @property
-    def _recording(self) -> Recorder:
-        if self._recorder is None:
-            raise RuntimeError("this meter was not started: call start() or use `with EnergyMeter()`")
-        return self._recorder
-
-    def _take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look_after_s: float = 0.0) -> None:
-        sample = self._recording.take(scope, mark, look_after_s)
-        for window in self._windows:
-            window.see(sample)
+            self._current.take("edge", look_after_s=math.inf)
+            return self._current, self._current.state
 
     def _tick(self) -> None:
         with self._lock:
             if self._running:
-                self._take("tick", look_after_s=LOOK_S)
+                self._current.take("tick", look_after_s=LOOK_S)
 
     def _tick_powers(self) -> None:
         with self._lock:
             if self._running:
-                self._take("powers", look_after_s=math.inf)
+                self._current.take("powers", look_after_s=math.inf)
 
     def _tasks(self, recorder: Recorder) -> list[tuple[float, Callable[[], None]]]:
         """Return what the thread has to do: nothing, where nothing would be lost without it."""
@@ -373,11 +309,6 @@ class EnergyMeter:
             tasks.append((POWER_PERIOD_S, self._tick_powers))
         return tasks
 
-    def _warn(self, channels: Sequence[Channel]) -> None:
-        if not any(c.provenance in ("counter", "integrated") for c in channels):
-            reasons = "; ".join(dict.fromkeys(c.reason for c in channels if c.reason)) or "no source was asked for"
-            warn_once("nothing", f"energy is not measured: {reasons}. `python -m mcmcopt.energy doctor` says more")
-
     def _held(self) -> threading.RLock:
         """Return the lock, after a look at whether the meter may be used."""
         self._check_fork()
@@ -391,15 +322,17 @@ class EnergyMeter:
 
     def _after_thread(self) -> None:
         if self._abandoned:
-            self._recording.release()
+            self._current.recorder.release()
 
     def _after_fork(self) -> None:
         """In a forked child: let go of everything, write nothing."""
         self._lock = threading.RLock()  # the parent's may be held by a thread that does not exist here
         self._forked, self._running = True, False
-        if self._recorder is not None:
-            self._recorder.forget()
+        if self._session is not None:
+            self._session.recorder.forget()
 
 
-def _plus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a + b
+def _warn(channels: Sequence[Channel]) -> None:
+    if not any(c.provenance in ("counter", "integrated") for c in channels):
+        reasons = "; ".join(dict.fromkeys(c.reason for c in channels if c.reason)) or "no source was asked for"
+        warn_once("nothing", f"energy is not measured: {reasons}. `python -m mcmcopt.energy doctor` says more")

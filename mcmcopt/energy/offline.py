@@ -6,13 +6,13 @@ A moment between two samples is read off a straight line: of a counter's joules,
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from mcmcopt.energy.accounts import Accounts
+from mcmcopt.energy.accounts import Accounts, longest_gap_s
 from mcmcopt.energy.counter import step
 from mcmcopt.energy.log import Log, Segment
 from mcmcopt.energy.report import Memory, Report
-from mcmcopt.energy.sample import Channel, Sample
+from mcmcopt.energy.sample import Sample
 from mcmcopt.energy.summary import Span, make_report
 
 
@@ -27,12 +27,14 @@ def summarize(
         name: of the report.
 
     Raises:
-        ValueError: if it is no log, holds no samples there, or the end comes before the start.
+        ValueError: if it is no log, holds no samples there, is of several boots, or the end comes before the start.
     """
     if not isinstance(log, Log):
         raise ValueError(f"log must come from read_log, which knows the channels, got {type(log).__name__}")
     if start is not None and end is not None and end < start:
         raise ValueError(f"end must not come before start={start}, got {end}")
+    if (start is not None or end is not None) and len({segment.meta.get("boot_id") for segment in log.segments}) > 1:
+        raise ValueError("the log is of several boots, whose seconds are not the same: leave start and end out")
     spans: list[Span] = []
     inside: list[Sample] = []
     for segment in log.segments:
@@ -73,7 +75,7 @@ def _between(segment: Segment, start: float | None, end: float | None) -> tuple[
     if first > last:
         return None
     for moment in (first, last):
-        _insert(samples, moment, segment.channels)
+        _insert(samples, moment, segment)
     times = [sample.t_s for sample in samples]
     # of several samples at one moment the first begins a stretch, the last ends it
     begins, ends = times.index(first), bisect_right(times, last) - 1
@@ -85,7 +87,7 @@ def _between(segment: Segment, start: float | None, end: float | None) -> tuple[
     return Span(accounts, begin, accounts.state()), samples[begins : ends + 1]
 
 
-def _insert(samples: list[Sample], moment: float, channels: Sequence[Channel]) -> None:
+def _insert(samples: list[Sample], moment: float, segment: Segment) -> None:
     """Put a sample between two others, unless there is one at that moment."""
     times = [sample.t_s for sample in samples]
     place = bisect_right(times, moment)
@@ -95,13 +97,15 @@ def _insert(samples: list[Sample], moment: float, channels: Sequence[Channel]) -
     dt = after.t_s - before.t_s
     part = (moment - before.t_s) / dt
     uj = {}
-    for c in channels:
+    w = {}
+    for c in segment.channels:
+        if c.id in before.w and c.id in after.w and dt <= longest_gap_s(c, segment.period_s):
+            w[c.id] = before.w[c.id] + part * (after.w[c.id] - before.w[c.id])
         if c.id in before.uj and c.id in after.uj:
-            made = step(before.uj[c.id], after.uj[c.id], dt, c.range_uj, c.max_w, c.resolution_s)
+            made = step(before.uj[c.id], after.uj[c.id], dt, c.range_uj, c.max_w, c.resolution_s, after.span_s)
             if made.trusted:  # elsewhere nobody knows what lay between: the edge stays unread
                 raw = before.uj[c.id] + round(part * made.uj)
                 uj[c.id] = raw if c.range_uj is None else raw % (c.range_uj + 1)
-    w = {name: b + part * (after.w[name] - b) for name, b in before.w.items() if name in after.w}
     cpu_s = {name: b + part * (after.cpu_s[name] - b) for name, b in before.cpu_s.items() if name in after.cpu_s}
     unix_s = before.unix_s + part * (after.unix_s - before.unix_s)
     samples.insert(place, Sample(moment, unix_s, uj, w, cpu_s))

@@ -5,6 +5,7 @@ A sensor that raises is not asked again: its channels end there, flagged, and wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ from mcmcopt.energy.accounts import Accounts
 from mcmcopt.energy.clock import Clock
 from mcmcopt.energy.errors import warn_once
 from mcmcopt.energy.processes import Processes
-from mcmcopt.energy.report import Baseline
 from mcmcopt.energy.sample import Channel, Sample, Values
 from mcmcopt.energy.sensors.base import Scope, Sensor
 
@@ -92,14 +92,17 @@ class Recorder:
         w: dict[str, float] = {}
         memory: dict[str, int] = {}
         flags: dict[str, tuple[str, ...]] = dict(self._failed)
-        span_s = 0.0
         for sensor, channels in tuple(self._active):
             values = self._read(sensor, channels, scope, flags)
             uj.update(values.uj)
-            w.update(values.w)
             memory.update(values.memory)
             flags.update(values.flags)
-            span_s = max(span_s, values.span_s)
+            for name, watts in values.w.items():
+                if 0 <= watts < math.inf:
+                    w[name] = watts
+                else:
+                    flags[name] = (*flags.get(name, ()), "read_error")
+        span_s = self._clock() - t_s
         asleep_s = self._clock.asleep()
         if asleep_s - self._asleep_s > ASLEEP_S:
             flags[""] = ("suspended",)
@@ -109,10 +112,6 @@ class Recorder:
         self.accounts.add(sample)
         self.write(lambda log: log.sample(sample))
         return sample
-
-    def baseline(self, baseline: Baseline) -> None:
-        """Log what the machine draws at rest."""
-        self.write(lambda log: log.baseline(baseline))
 
     def write(self, line: Callable[[LogWriter], None]) -> None:
         """Write to the log, if there is one."""

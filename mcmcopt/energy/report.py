@@ -129,7 +129,8 @@ class Report:
         coverage: the lowest of the channels in `total_measured_j`; 0 where there are none.
         process: this process's part; None: not asked for.
         idle: what the machine draws at rest; None: not known.
-        net_j: `total_measured_j` above idle; None: one of them is not known.
+        net_j: `total_measured_j` above idle in the measured time; None: one of them is not known, or channels were
+            measured for different times.
         memory: peaks; None: not looked at.
         windows: of a meter's run, by name.
         flags: of the whole: `suspended`, `cut_by_stop`.

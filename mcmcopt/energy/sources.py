@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mcmcopt.energy.errors import SensorUnavailableError
 from mcmcopt.energy.sample import Channel, Kind, Values
 from mcmcopt.energy.sensors.base import Scope, Sensor
 from mcmcopt.energy.sensors.rapl import UDEV, Opener, Rapl
@@ -93,20 +94,25 @@ def make_sensors(
     return sensors
 
 
-def check_required(require: Sequence[str], channels: Sequence[Channel]) -> None:
-    """See that each required kind of channel can be read.
+def check_required(require: Sequence[str], sensors: Sequence[Sensor]) -> None:
+    """Open sensors and see that each required kind or id of channel gives a value.
 
     Raises:
         SensorUnavailableError: naming the files, the errors and what would help.
     """
-    from mcmcopt.energy.errors import SensorUnavailableError
-
+    channels: list[Channel] = []
+    alive: set[str] = set()
+    for sensor in sensors:
+        channels += sensor.open()
+        values = sensor.read("tick")
+        alive |= values.uj.keys() | values.w.keys()
     for kind in require:
         of_kind = [c for c in channels if kind in (c.kind, c.id)]
-        if any(c.provenance in ("counter", "integrated") for c in of_kind):
+        measured = [c for c in of_kind if c.provenance in ("counter", "integrated")]
+        if any(c.id in alive for c in measured):
             continue
-        reasons = "; ".join(dict.fromkeys(c.reason for c in of_kind)) or "no sensor of that kind was found"
-        help_ = f"\nTo let the group `power` read RAPL, a line in /etc/udev/rules.d/60-rapl.rules:\n  {UDEV}" * (
-            "errno 13" in reasons or "errno 1)" in reasons
-        )
-        raise SensorUnavailableError(f"{kind} is required and cannot be measured: {reasons}{help_}")
+        reasons = [c.reason for c in of_kind if c.provenance == "absent"] + [f"{c.id} gives no value" for c in measured]
+        why = "; ".join(dict.fromkeys(reasons)) or "no sensor of that kind was found"
+        if "permission denied" in why:
+            why += f"\nTo let the group `power` read RAPL, a line in /etc/udev/rules.d/60-rapl.rules:\n  {UDEV}"
+        raise SensorUnavailableError(f"{kind} is required and cannot be measured: {why}")

@@ -16,13 +16,15 @@ from mcmcopt.energy.window import synchronize
 if TYPE_CHECKING:
     from mcmcopt.energy.accounts import State
     from mcmcopt.energy.meter import EnergyMeter
+    from mcmcopt.energy.session import Session
 
 
 class Steps:
     """Counts and measures the steps of an optimizer until `remove`; made by `EnergyMeter.attach`.
 
     A step that a gradient scaler skips calls no hook: its energy belongs to the next one.  The first reading is before
-    the first step, and what came before it is not counted.
+    the first step, and what came before it is not counted.  While the meter does not run, steps are not counted; in its
+    next run they are counted anew.
 
     Args:
         meter: a running one.
@@ -51,9 +53,9 @@ class Steps:
                 raise TypeError(f"optimizer must have {name}, as torch.optim.Optimizer has; {optimizer!r} has not")
         self.steps = 0
         self._meter, self._every, self._sync, self._callback = meter, every, sync, callback
-        self._first: State | None = None
-        self._before: State | None = None
-        self._last: State | None = None
+        self._session: Session | None = None
+        self._edges: list[tuple[int, State]] = []
+        """Steps and totals at the first reading, the one before the last, and the last."""
         self._handles = [
             optimizer.register_step_pre_hook(self._begin),
             optimizer.register_step_post_hook(self._end),
@@ -61,12 +63,12 @@ class Steps:
 
     @property
     def report(self) -> Report:
-        """All steps up to the last reading.
+        """All steps up to the last reading, in the meter's present run.
 
         Raises:
             RuntimeError: if there was none.
         """
-        return self._between(self._first, self._last)
+        return self._between(0)
 
     @property
     def last(self) -> Report:
@@ -75,7 +77,7 @@ class Steps:
         Raises:
             RuntimeError: if there were not so many.
         """
-        return self._between(self._before, self._last)
+        return self._between(-2)
 
     def remove(self) -> None:
         """Take the hooks away; can be called again."""
@@ -83,22 +85,30 @@ class Steps:
             self._handles.pop().remove()
 
     def _begin(self, *args: Any) -> None:
-        if self._first is None:
-            self._first = self._last = self._edge()
+        if self._session is None or not self._meter.runs(self._session):
+            read = self._read()
+            if read is not None:  # else the meter does not run: training goes on, and the report stays
+                self._session, self._edges, self.steps = read[0], [(0, read[1])], 0
 
     def _end(self, *args: Any) -> None:
+        if self._session is None or not self._meter.runs(self._session):
+            return
         self.steps += 1
         if self.steps % self._every == 0:
-            self._before, self._last = self._last, self._edge()
+            read = self._read()
+            if read is None or read[0] is not self._session:
+                return
+            self._edges = [self._edges[0], self._edges[-1], (self.steps, read[1])]
             if self._callback is not None:
                 self._callback(self.last)
 
-    def _edge(self) -> State:
+    def _read(self) -> tuple[Session, State] | None:
         if self._sync:
             synchronize()
         return self._meter._edge()
 
-    def _between(self, begin: State | None, end: State | None) -> Report:
-        if begin is None or end is None or self.steps < self._every:
+    def _between(self, first: int) -> Report:
+        if self._session is None or len(self._edges) < 3:
             raise RuntimeError(f"no step has been measured: {self.steps} of the {self._every} that a reading needs")
-        return self._meter._between("steps", begin, end, {"steps": self.steps, "every": self._every})
+        (before, begin), (after, end) = self._edges[first], self._edges[-1]
+        return self._session.between("steps", begin, end, {"steps": after - before, "every": self._every})

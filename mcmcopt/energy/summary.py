@@ -19,6 +19,8 @@ COMPARE_S = 10.0
 COMPARE_PERIOD_S = 1.0
 """... and where its power, a mean over about a second, was sampled at least so often: else too much is missed."""
 DISAGREE = 0.1
+SAME_COVERAGE = 0.01
+"""Channels whose coverages differ by less were measured for the same time, as far as power at rest goes."""
 
 
 class Span(NamedTuple):
@@ -67,7 +69,9 @@ def make_report(
         often = all(s.accounts.period_s <= COMPARE_PERIOD_S for s in spans)
         reading = _reading(channel, edges, duration_s, extra, often)
         readings[channel.id] = reading
-        parts[channel.id] = sum(max(0.0, b.process_j - a.process_j) for a, b in edges)
+        # what a look at the processes settles may have been used before the window: it gets no more than it measured
+        part = sum(max(0.0, b.process_j - a.process_j) for a, b in edges)
+        parts[channel.id] = min(part, reading.energy_j or 0.0)
     counted = {name: r for name, r in readings.items() if r.counted and r.energy_j is not None}
     measured = {name: r for name, r in counted.items() if r.provenance in ("counter", "integrated")}
     total = _total(measured.values())
@@ -85,7 +89,7 @@ def make_report(
         coverage=min((r.coverage for r in expected), default=0.0),
         process=_attribution(spans, sum(parts[name] for name in cpu) if cpu else None) if attribute else None,
         idle=baseline,
-        net_j=None if total is None or baseline is None else max(0.0, total - baseline.w * duration_s),
+        net_j=_net(total, baseline, duration_s, [r.coverage for r in expected]),
         memory=memory,
         windows=dict(windows or {}),
         flags=tuple(flags),
@@ -107,9 +111,12 @@ def _reading(
     energy_j: float | None = integral_j if by_power else sum(b.uj - a.uj for a, b in edges) / 1e6
     lost_s = sum(b.lost_s - a.lost_s for a, b in edges)
     flags = sorted({f for a, b in edges for f, n in b.flags.items() if n > a.flags.get(f, 0)} | set(extra))
-    if duration_s > 0 and seen_s <= 0:
+    if seen_s <= 0:
         energy_j = None
-    mean_w = None if energy_j is None or seen_s <= 0 else energy_j / seen_s
+    sure_j = None if energy_j is None else energy_j - sum(b.dubious_uj - a.dubious_uj for a, b in edges) / 1e6
+    mean_w = None if sure_j is None else sure_j / seen_s
+    # a window shorter than the counter's own pace may see none of its steps: then the power since the beginning tells
+    usual_w = max((b.uj / 1e6 / b.counted_s for _, b in edges if b.counted_s > 0), default=0.0)
     unread_s = sum(a.unread_s + b.unread_s for a, b in edges)
     if unread_s > 0:
         flags.append("unread_edge")
@@ -126,8 +133,8 @@ def _reading(
         provenance=channel.provenance,
         energy_j=energy_j,
         mean_w=mean_w,
-        coverage=1.0 if duration_s <= 0 else min(1.0, seen_s / duration_s),
-        uncertainty_j=None if mean_w is None else mean_w * (2 * channel.resolution_s + unread_s),
+        coverage=0.0 if duration_s <= 0 else min(1.0, seen_s / duration_s),
+        uncertainty_j=None if mean_w is None else max(mean_w, usual_w) * (2 * channel.resolution_s + unread_s),
         flags=tuple(flags),
         counted=counted,
         lost_s=lost_s,
@@ -139,6 +146,13 @@ def _reading(
 def _total(readings: Any) -> float | None:
     values = [r.energy_j for r in readings if r.energy_j is not None]
     return sum(values) if values else None
+
+
+def _net(total: float | None, baseline: Baseline | None, duration_s: float, coverages: list[float]) -> float | None:
+    """Return what is above rest in the measured time; where channels were measured for different times nobody knows."""
+    if total is None or baseline is None or max(coverages) - min(coverages) > SAME_COVERAGE:
+        return None
+    return max(0.0, total - baseline.w * duration_s * min(coverages))
 
 
 def _attribution(spans: Sequence[Span], energy_j: float | None) -> Attribution:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mcmcopt.energy.report import Report
 
-_defined: weakref.WeakSet[Any] = weakref.WeakSet()
+_defined: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
 def log(report: Report, run: Any = None, prefix: str = "energy/") -> None:
@@ -27,9 +27,10 @@ def log(report: Report, run: Any = None, prefix: str = "energy/") -> None:
         run = None if wandb is None else wandb.run
         if run is None:
             raise RuntimeError("no wandb run is active: call it inside `with wandb.init(...)`, or give run=…")
-    if run not in _defined:
+    prefixes = _defined.setdefault(run, set())
+    if prefix not in prefixes:
         run.define_metric(f"{prefix}*", step_metric=f"{prefix}t_s")
-        _defined.add(run)
+        prefixes.add(prefix)
     values = {
         "t_s": report.duration_s,
         "measured_j": report.total_measured_j,

@@ -36,6 +36,7 @@ def test_a_bursty_load_is_followed_to_half_a_percent(tmp_path):
     assert window.report.cpu_j == pytest.approx(true, rel=0.005)
 
 
+@pytest.mark.filterwarnings("ignore::mcmcopt.energy.errors.EnergyWarning")  # a machine without sensors: skipped below
 def test_what_this_machine_measures_makes_sense():
     with EnergyMeter() as meter:
         with meter.window("rest") as rest:

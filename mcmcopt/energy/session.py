@@ -1,0 +1,151 @@
+"""One run of a meter, from start to stop: what is recorded, the windows on it, and their reports.
+
+    report(window) = T(its end) − T(its begin);   sums by name: Σ over its windows, channel by channel
+
+Its owner calls it under a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mcmcopt.energy.report import Baseline, Memory, Report, WindowTotal
+from mcmcopt.energy.summary import Span, make_report
+
+if TYPE_CHECKING:
+    from mcmcopt.energy.accounts import State
+    from mcmcopt.energy.recorder import Recorder
+    from mcmcopt.energy.sensors.base import Scope
+    from mcmcopt.energy.window import Window
+
+EDGE_LOOK_S = 0.1
+"""Between two looks at the processes at windows' edges: the kernel's own clock ticks every 10 ms."""
+
+
+@dataclass
+class _Sum:
+    """All closed windows of one name; by channel, because which channels count may turn out later."""
+
+    count: int = 0
+    duration_s: float = 0.0
+    joules: dict[str, float | None] = field(default_factory=dict)
+
+    def add(self, report: Report) -> None:
+        self.count += 1
+        self.duration_s += report.duration_s
+        if report.duration_s > 0:
+            for name, reading in report.channels.items():
+                before, now = self.joules.get(name, 0.0), reading.energy_j
+                self.joules[name] = None if before is None or now is None else before + now
+
+    def total(self, whole: Report) -> WindowTotal:
+        """Return the sum over the channels that count in the report of the run."""
+        of: dict[bool, list[float | None]] = {True: [], False: []}
+        for name, reading in whole.channels.items():
+            if reading.counted:
+                of[reading.provenance == "estimated"].append(self.joules.get(name, 0.0))
+        return WindowTotal(self.count, self.duration_s, _added(of[False]), _added(of[True]))
+
+
+class Session:
+    """A run of a meter.
+
+    Args:
+        recorder: of its samples.
+        whole: the window that is the run; opened here.
+        baseline: what the machine draws at rest, if known.
+        attribute: whether this process's part is wanted.
+    """
+
+    def __init__(self, recorder: Recorder, whole: Window, baseline: Baseline | None, attribute: bool) -> None:
+        self.recorder, self.whole, self.baseline = recorder, whole, baseline
+        self._attribute = attribute
+        self._windows = [whole]
+        self._sums: dict[str, _Sum] = {}
+        if baseline is not None:
+            recorder.write(lambda log: log.baseline(baseline))
+        self.take("tick")
+        whole.begin = self.state
+
+    @property
+    def state(self) -> State:
+        """Totals at the last sample."""
+        return self.recorder.accounts.state()
+
+    def take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look_after_s: float = 0.0) -> None:
+        """Take a sample; the windows that are open take note of its memory and flags."""
+        sample = self.recorder.take(scope, mark, look_after_s)
+        for window in self._windows:
+            window.see(sample)
+
+    def open(self, window: Window) -> None:
+        """Begin a window."""
+        self.take("edge", {**window.attrs, "window": window.name, "edge": "begin"}, EDGE_LOOK_S)
+        window.begin = self.state
+        self._windows.append(window)
+
+    def close(self, window: Window) -> None:
+        """End a window, unless the run's end has done so."""
+        if window in self._windows:
+            self.take("edge", {**window.attrs, "window": window.name, "edge": "end"}, EDGE_LOOK_S)
+            self._finish(window, self.state)
+
+    def rest(self, baseline: Baseline) -> None:
+        """Use a baseline from here on."""
+        self.baseline = baseline
+        self.recorder.write(lambda log: log.baseline(baseline))
+
+    def report(self, end: State | None = None) -> Report:
+        """Return the report of the run so far, with the sums of its windows."""
+        whole = self._of(self.whole, end or self.state)
+        return self._of(self.whole, end or self.state, {name: s.total(whole) for name, s in self._sums.items()})
+
+    def end(self, stuck_at: float | None = None) -> Report:
+        """Take the last sample, cut what is still open and return the report of the run.
+
+        Args:
+            stuck_at: the moment, where the sensors cannot be read a last time; None: they can.
+        """
+        if stuck_at is None:
+            self.take("tick")
+        else:
+            self.whole.flags.add("stuck")
+        end = self.recorder.accounts.state(stuck_at)
+        for window in self._windows[1:]:
+            window.flags.add("cut_by_stop")
+            self._finish(window, end)
+        report = self.report(end)
+        self.recorder.write(lambda log: log.report(report))
+        return report
+
+    def between(self, name: str, begin: State, end: State, meta: Mapping[str, Any]) -> Report:
+        """Return the report between two moments that were kept."""
+        return make_report(name, [Span(self.recorder.accounts, begin, end)], attribute=False, meta=meta)
+
+    def _finish(self, window: Window, end: State) -> None:
+        self._windows = [w for w in self._windows if w is not window]
+        report = self._of(window, end)
+        window.close(report)
+        self._sums.setdefault(window.name, _Sum()).add(report)
+
+    def _of(self, window: Window, end: State, sums: Mapping[str, WindowTotal] | None = None) -> Report:
+        assert window.begin is not None  # noqa: S101 -- it was opened
+        peaks = dict(window.peaks)
+        process = peaks.pop("process", None)
+        return make_report(
+            window.name,
+            [Span(self.recorder.accounts, window.begin, end)],
+            baseline=self.baseline,
+            memory=None if process is None and not peaks else Memory(process, peaks),
+            attribute=self._attribute,
+            flags=sorted(window.flags | ({"log_failed"} if self.recorder.log_failed else set())),
+            windows=sums,
+            meta=window.attrs,
+        )
+
+
+def _added(joules: list[float | None]) -> float | None:
+    known = [j for j in joules if j is not None]
+    return sum(known) if known else None
