@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mcmcopt.energy.counter import step
+from mcmcopt.energy.counter import Step, step
 from mcmcopt.energy.sample import Channel, Sample
 
 GAPS = 3
@@ -60,6 +60,8 @@ class State(NamedTuple):
     """CPU seconds of this process and its descendants."""
     machine_s: float
     """CPU seconds of the whole machine."""
+    late_s: float = 0.0
+    """How long the last sample took: its values may be so much later than `t_s`."""
 
 
 @dataclass
@@ -77,6 +79,8 @@ class _Account:
     process_j: float = 0.0
     unattributed_uj: int = 0
     flags: dict[str, int] = field(default_factory=dict)
+    slept: bool = False
+    """Whether the machine has been suspended since `last`."""
     last: tuple[float, int] | None = None
     last_w: tuple[float, float] | None = None
 
@@ -86,11 +90,14 @@ class _Account:
     def count(self, t_s: float, raw: int, late_s: float) -> None:
         before, self.last = self.last, (t_s, raw)
         if before is None:
+            self.slept = False
             return
         dt, c = t_s - before[0], self.channel
         made = step(before[1], raw, dt, c.range_uj, c.max_w, c.resolution_s, late_s)
         self.still_s = 0.0 if raw != before[1] else self.still_s + dt
         frozen = c.kind in NEVER_STILL and c.provenance == "counter" and self.still_s >= STILL_S
+        if self.slept:  # what the machine used in its sleep is not ours, and cannot be told from the rest
+            made, self.slept = Step(0, False), False
         self.uj += made.uj
         self.unattributed_uj += made.uj
         if made.flag or frozen:
@@ -130,28 +137,31 @@ class _Pair:
     status: str = "unknown"
     """unknown, candidate, mirror or apart."""
     agreed: int = 0
-    since: tuple[int, int] = (0, 0)
+    first_seen: tuple[int, int] = (0, 0)
+    compared: tuple[int, int] = (0, 0)
+    slack_uj: float = 0.0
+    """The most by which two readings of one register can differ, of what was seen so far."""
 
     def see(self, raw: tuple[int, int], totals: tuple[int, int], range_uj: int | None, slack_uj: float) -> None:
+        self.slack_uj = max(self.slack_uj, slack_uj)
         if self.status == "unknown":
             if min(raw) < MIRROR_UJ:
                 return  # two counters that have just begun look alike
             off = abs(raw[0] - raw[1])
             off = off if range_uj is None else min(off, range_uj + 1 - off)
-            self.status = "candidate" if off <= max(1e-6 * raw[0], slack_uj) else "apart"
-            self.since = totals
+            self.status = "candidate" if off <= max(1e-6 * raw[0], self.slack_uj) else "apart"
+            self.first_seen = self.compared = totals
         if self.status == "apart":
             return
-        steps = totals[0] - self.since[0], totals[1] - self.since[1]
-        if max(steps) < max(MIRROR_UJ, 10 * slack_uj):
-            return  # too little to tell two counters apart by
-        self.since = totals
-        if abs(steps[0] - steps[1]) > max(1e-6 * max(steps), 2 * slack_uj):
+        # one register never drifts from itself, however long: it is the whole difference that counts
+        since = totals[0] - self.first_seen[0], totals[1] - self.first_seen[1]
+        if abs(since[0] - since[1]) > max(1e-6 * max(since), 2 * self.slack_uj):
             self.status = "apart"
-            return
-        self.agreed += 1
-        if self.agreed >= AGREEING:
-            self.status = "mirror"
+        elif totals[0] - self.compared[0] >= max(MIRROR_UJ, 10 * self.slack_uj):
+            self.compared = totals
+            self.agreed += 1
+            if self.agreed >= AGREEING:
+                self.status = "mirror"
 
 
 class Accounts:
@@ -166,7 +176,7 @@ class Accounts:
         self.channels, self.period_s = tuple(channels), period_s
         self._of = {c.id: _Account(c, longest_gap_s(c, period_s)) for c in self.channels if c.provenance != "absent"}
         self._pairs = _pairs(self.channels)
-        self._t_s = 0.0
+        self._t_s = self._late_s = 0.0
         self._cpu: tuple[float, float] | None = None
         self._process_s = self._machine_s = self._share = 0.0
 
@@ -182,7 +192,10 @@ class Accounts:
 
     def add(self, sample: Sample) -> None:
         """Take a sample into account; samples come in the order of their time."""
-        self._t_s = sample.t_s
+        self._t_s, self._late_s = sample.t_s, sample.span_s
+        if "suspended" in sample.flags.get("", ()):
+            for account in self._of.values():
+                account.slept, account.last_w = True, None
         for name, raw in sample.uj.items():
             if name in self._of:
                 self._of[name].count(sample.t_s, raw, sample.span_s)
@@ -202,7 +215,7 @@ class Accounts:
         """Return the totals at the last sample, or at a later moment at which nothing could be read."""
         now = self._t_s if t_s is None else t_s
         totals = {name: account.totals(now, self._share) for name, account in self._of.items()}
-        return State(now, totals, self._process_s, self._machine_s)
+        return State(now, totals, self._process_s, self._machine_s, self._late_s)
 
     def _compare(self, pair: _Pair, sample: Sample) -> None:
         first, second = self._of[pair.first], self._of[pair.second]

@@ -31,12 +31,16 @@ def measure_energy(
         **settings: of that meter.
 
     Raises:
-        TypeError: if it is used without its parentheses.
+        TypeError: if it is used without its parentheses, or on a coroutine or generator function.
     """
     if callable(name):
         raise TypeError("use it with parentheses: @measure_energy()")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        import inspect
+
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(inspect.unwrap(function)):
+            raise TypeError(f"{function!r} returns before its work is done: measure it by a window around its use")
         label = name or function.__name__
 
         @functools.wraps(function)

@@ -134,7 +134,7 @@ class EnergyMeter:
             except BaseException:  # where warnings are errors, too
                 recorder.release()
                 raise
-            self._running, self._abandoned = True, False
+            self._running, self._abandoned, self._report = True, False, None
             forks.remember(self)
             tasks = self._tasks(recorder)
             self._sampler = Sampler(tasks, self._after_thread) if tasks and self._background else None
@@ -216,13 +216,14 @@ class EnergyMeter:
 
         Raises:
             RuntimeError: if the meter does not run.
-            TypeError: for an attribute that is neither a finite number nor a string.
+            TypeError: for an attribute that is neither a number nor a string.
         """
         for key, value in attrs.items():
-            if not isinstance(value, int | float | str | None) or (
-                isinstance(value, float) and not math.isfinite(value)
-            ):
-                raise TypeError(f"{key} must be a finite number or a string, got {value!r}")
+            plain = value.item() if hasattr(value, "item") else value  # NumPy's and torch's numbers
+            if not isinstance(plain, int | float | str | None):
+                raise TypeError(f"{key} must be a number or a string, got {value!r}")
+            # JSON has no nan: a loss that is one must not end the training here
+            attrs[key] = str(plain) if isinstance(plain, float) and not math.isfinite(plain) else plain
         self._check_fork()
         if not self._running:
             raise RuntimeError("a window needs a running meter: call start() or use `with EnergyMeter()`")

@@ -29,7 +29,7 @@ class Reading:
         mean_w: over the measured part.
         coverage: share of the time that was measured, 0 to 1.
         uncertainty_j: of the two edges at the mean power: a counter's quantum each, and what was not read in time.
-            Where the power jumps at an edge the error can be larger.
+            Where the power jumps at an edge the error can be larger.  None: an estimate, whose error nobody knows.
         flags: what was wrong.
         counted: whether it enters a total.
         lost_s: seconds whose joules nobody will know.
@@ -106,13 +106,15 @@ class WindowTotal:
     Args:
         count: of the windows.
         duration_s: sum of their durations.
-        measured_j, estimated_j: sums of theirs; None: some window had none.
+        measured_j, estimated_j: sums of theirs; None: there are none.
+        coverage: the lowest of the channels in `measured_j`.
     """
 
     count: int
     duration_s: float
     measured_j: float | None
     estimated_j: float | None
+    coverage: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class Report:
             measured for different times.
         memory: peaks; None: not looked at.
         windows: of a meter's run, by name.
-        flags: of the whole: `suspended`, `cut_by_stop`.
+        flags: of the whole: `suspended`; `cut_by_stop`, a window that the meter's end closed; `stuck`, a sensor did not
+            answer at the end; `log_failed`; `partly_absent`, another device of a measured kind cannot be read.
         meta: where it comes from: versions, a window's own attributes.
         schema: version of this form.
     """

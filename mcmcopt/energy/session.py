@@ -30,23 +30,30 @@ class _Sum:
 
     count: int = 0
     duration_s: float = 0.0
-    joules: dict[str, float | None] = field(default_factory=dict)
+    joules: dict[str, float] = field(default_factory=dict)
+    measured_s: dict[str, float] = field(default_factory=dict)
 
     def add(self, report: Report) -> None:
         self.count += 1
         self.duration_s += report.duration_s
-        if report.duration_s > 0:
-            for name, reading in report.channels.items():
-                before, now = self.joules.get(name, 0.0), reading.energy_j
-                self.joules[name] = None if before is None or now is None else before + now
+        for name, reading in report.channels.items():
+            self.joules[name] = self.joules.get(name, 0.0) + (reading.energy_j or 0.0)
+            self.measured_s[name] = self.measured_s.get(name, 0.0) + reading.coverage * report.duration_s
 
     def total(self, whole: Report) -> WindowTotal:
         """Return the sum over the channels that count in the report of the run."""
-        of: dict[bool, list[float | None]] = {True: [], False: []}
-        for name, reading in whole.channels.items():
-            if reading.counted:
-                of[reading.provenance == "estimated"].append(self.joules.get(name, 0.0))
-        return WindowTotal(self.count, self.duration_s, _added(of[False]), _added(of[True]))
+        counted = {name: r.provenance for name, r in whole.channels.items() if r.counted and r.provenance != "absent"}
+        known = {name: p for name, p in counted.items() if self.measured_s.get(name, 0.0) > 0}
+        measured = [self.joules[name] for name, p in known.items() if p != "estimated"]
+        estimated = [self.joules[name] for name, p in known.items() if p == "estimated"]
+        covered = [self.measured_s.get(name, 0.0) for name, p in counted.items() if p != "estimated"]
+        return WindowTotal(
+            self.count,
+            self.duration_s,
+            sum(measured) if measured else None,
+            sum(estimated) if estimated else None,
+            min(covered) / self.duration_s if covered and self.duration_s > 0 else 0.0,
+        )
 
 
 class Session:
@@ -144,8 +151,3 @@ class Session:
             windows=sums,
             meta=window.attrs,
         )
-
-
-def _added(joules: list[float | None]) -> float | None:
-    known = [j for j in joules if j is not None]
-    return sum(known) if known else None

@@ -5,7 +5,7 @@ energy = Σ over segments of T(end) − T(begin),   coverage = measured seconds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mcmcopt.energy.accounts import Accounts, State, Totals
@@ -55,6 +55,7 @@ def make_report(
         meta: goes into the report as it is.
     """
     duration_s = sum(span.end.t_s - span.begin.t_s for span in spans)
+    late_s = sum(span.end.late_s + span.begin.late_s for span in spans)
     channels: dict[str, Channel] = {}
     for span in spans:
         for channel in span.accounts.channels:
@@ -67,7 +68,7 @@ def make_report(
         edges = [(s.begin.totals[channel.id], s.end.totals[channel.id]) for s in spans if channel.id in s.end.totals]
         extra = ("mirror",) if channel.id in mirrors else ("mirror_candidate",) if channel.id in suspects else ()
         often = all(s.accounts.period_s <= COMPARE_PERIOD_S for s in spans)
-        reading = _reading(channel, edges, duration_s, extra, often)
+        reading = _reading(channel, edges, duration_s, late_s, extra, often)
         readings[channel.id] = reading
         # what a look at the processes settles may have been used before the window: it gets no more than it measured
         part = sum(max(0.0, b.process_j - a.process_j) for a, b in edges)
@@ -92,13 +93,18 @@ def make_report(
         net_j=_net(total, baseline, duration_s, [r.coverage for r in expected]),
         memory=memory,
         windows=dict(windows or {}),
-        flags=tuple(flags),
+        flags=tuple(sorted({*flags, *_partly_absent(channels.values(), measured.values())})),
         meta=dict(meta or {}),
     )
 
 
 def _reading(
-    channel: Channel, edges: Sequence[tuple[Totals, Totals]], duration_s: float, extra: tuple[str, ...], often: bool
+    channel: Channel,
+    edges: Sequence[tuple[Totals, Totals]],
+    duration_s: float,
+    late_s: float,
+    extra: tuple[str, ...],
+    often: bool,
 ) -> Reading:
     counted = channel.in_total and not extra
     if channel.provenance == "absent" or not edges:
@@ -134,7 +140,10 @@ def _reading(
         energy_j=energy_j,
         mean_w=mean_w,
         coverage=0.0 if duration_s <= 0 else min(1.0, seen_s / duration_s),
-        uncertainty_j=None if mean_w is None else max(mean_w, usual_w) * (2 * channel.resolution_s + unread_s),
+        # of an estimate the edges are the smallest part of the error: nobody knows it
+        uncertainty_j=None
+        if mean_w is None or channel.provenance == "estimated"
+        else max(mean_w, usual_w) * (2 * channel.resolution_s + unread_s + late_s),
         flags=tuple(flags),
         counted=counted,
         lost_s=lost_s,
@@ -146,6 +155,13 @@ def _reading(
 def _total(readings: Any) -> float | None:
     values = [r.energy_j for r in readings if r.energy_j is not None]
     return sum(values) if values else None
+
+
+def _partly_absent(channels: Iterable[Channel], measured: Iterable[Reading]) -> set[str]:
+    """Return the flag of a total that lacks a device beside others of its kind: a second socket that is forbidden."""
+    kinds = {reading.kind for reading in measured}
+    lacking = (c for c in channels if c.provenance == "absent" and c.counted and c.device != "none")
+    return {"partly_absent"} if any(c.kind in kinds for c in lacking) else set()
 
 
 def _net(total: float | None, baseline: Baseline | None, duration_s: float, coverages: list[float]) -> float | None:

@@ -40,7 +40,7 @@ def save(tmp_path: Path, *lines: str, end: str = "\n") -> Path:
 
 
 def test_joules_are_the_trapezoid_of_each_segment(tmp_path: Path) -> None:
-    rng = random.Random(0)  # noqa: S311
+    rng = random.Random(0)
     for _ in range(20):
         lines, expected, seconds, t = [], 0.0, 0.0, 0.0
         for _ in range(rng.randrange(1, 4)):

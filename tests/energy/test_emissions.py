@@ -22,7 +22,7 @@ def test_a_kilowatt_hour_emits_its_factor() -> None:
 
 
 def test_it_is_linear_in_energy_factor_and_building() -> None:
-    rng = random.Random(0)  # noqa: S311
+    rng = random.Random(0)
     for _ in range(50):
         energy, factor, pue, k = rng.uniform(0, 1e9), rng.uniform(0, 900), rng.uniform(1, 2), rng.uniform(1, 3)
         one = carbon(report(energy), factor, pue, source=SOURCE).grams

@@ -73,7 +73,7 @@ def only(channels: Sequence[Channel]) -> Channel:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_between_two_updates_of_the_counter_the_energy_is_exact(seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     bench = Bench(FakeBoard(A, power_w=[(T0 + 0.7 * i, rng.uniform(20, 700)) for i in range(40)]))
     begin = bench.read()
     for _ in range(30):
@@ -88,7 +88,7 @@ def test_between_two_updates_of_the_counter_the_energy_is_exact(seed: int) -> No
 
 @pytest.mark.parametrize("seed", range(20))
 def test_at_odd_moments_it_is_right_to_one_quantum_per_edge_and_never_implausible(seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     bench = Bench(FakeBoard(A, power_w=[(T0 + 0.31 * i, rng.choice([15.0, 700.0])) for i in range(200)]))
     states = [bench.read()]
     for _ in range(200):
@@ -115,7 +115,7 @@ def test_its_uncertainty_covers_a_steady_boards_quanta() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_counter_that_starts_anew_is_flagged_and_nothing_is_made_up(seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     bench = Bench(FakeBoard(A, power_w=300.0))
     begin, resets = bench.read(), 0
     for i in range(60):

@@ -85,7 +85,7 @@ def test_a_missing_total_is_words_and_never_a_number() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_line_is_too_wide_and_nothing_controls_the_terminal(seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
 
     def words(n: int) -> str:
         return " ".join("x" * rng.randrange(1, 15) for _ in range(n)) + rng.choice(["", "\n", "y" * 150])
@@ -106,7 +106,7 @@ def test_no_line_is_too_wide_and_nothing_controls_the_terminal(seed: int) -> Non
 
 @pytest.mark.parametrize("seed", range(5))
 def test_numbers_keep_three_digits_and_their_value(seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     for _ in range(200):
         value = rng.choice([-1, 1]) * 10 ** rng.uniform(-9, 18)
         text = number(value)

@@ -98,7 +98,7 @@ class Bound:
 
 def mistakes(rule, lower=0.0):
     """Return how many acceptances an early look would miss, and how many rejections it sees, around the threshold."""
-    rng, missed, seen = random.Random(0), 0, 0  # noqa: S311
+    rng, missed, seen = random.Random(0), 0, 0
     for case in range(3000):
         lam, n = 10 ** rng.uniform(-3, 6), rng.choice([1, 3, 100])
         losses = [lower + 10 ** rng.uniform(-6, 3) for _ in range(n)]

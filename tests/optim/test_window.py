@@ -29,7 +29,7 @@ def test_the_best_window_is_the_best_of_all(acceptance, extra):
 
 def simulate(window, acceptance, extra, n=3000, seed=0, hiccup=0.02):
     """Run an automatic window against planted timings; every so often an evaluation takes a hundred times as long."""
-    rng, sizes = random.Random(seed), []  # noqa: S311
+    rng, sizes = random.Random(seed), []
     for number in range(n):
         size = window.size()
         seconds = 1e-4 * (1 + extra * (size - 1)) * rng.uniform(0.9, 1.1)

@@ -138,14 +138,16 @@ class Rapl:
         try:
             fd = self._opener.open_fd(str(path))
         except OSError as error:
-            return Channel(name, kind, zone.name, "absent", parent, reason=refusal(path, error))
+            return Channel(name, kind, zone.name, "absent", parent, reason=refusal(path, error), counted=not duplicate)
         try:
             int(self._opener.pread(fd, 32))
         except (OSError, ValueError) as error:
             # it may recover: a reading that fails now is a gap, not a missing sensor, unless the system says so
             if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.ENODEV):
                 os.close(fd)
-                return Channel(name, kind, zone.name, "absent", parent, reason=refusal(path, error))
+                return Channel(
+                    name, kind, zone.name, "absent", parent, reason=refusal(path, error), counted=not duplicate
+                )
         self._fds[name] = fd
         limit = _number(zone.path / "constraint_0_max_power_uw")
         return Channel(

@@ -1,0 +1,1 @@
+"""The meter beside its peers, on the same fake machine, through the same script."""
