@@ -41,7 +41,7 @@ print(time.perf_counter() - start)
 RESIDENT = """
 import json, sys, threading, time
 from mcmcopt.energy import EnergyMeter
-import mcmcopt.energy.text
+import mcmcopt.energy.outputs.text
 
 def look():
     status = open("/proc/self/status").read()
@@ -58,7 +58,7 @@ print(json.dumps([b - a for a, b in zip(before, after)]))
 SLEEPS = """
 import sys, time
 from mcmcopt.energy import EnergyMeter
-import mcmcopt.energy.text
+import mcmcopt.energy.outputs.text
 seconds, period = float(sys.argv[2]), float(sys.argv[3])
 meter = EnergyMeter("rapl", sysfs_root=sys.argv[1], period_s=period or 1.0)
 if period:

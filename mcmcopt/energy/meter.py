@@ -254,7 +254,7 @@ class EnergyMeter:
 
     def log_wandb(self, run: Any = None, prefix: str = "energy/") -> None:
         """Log the report until now to an active Weights & Biases run; see `wandb.log`."""
-        from mcmcopt.energy.wandb import log
+        from mcmcopt.energy.outputs.wandb import log
 
         log(self.read() if self._running else self.report, run, prefix)
 

@@ -195,23 +195,23 @@ class Report:
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one row per channel and rows of the totals; see `export.to_csv`."""
-        from mcmcopt.energy.export import to_csv
+        from mcmcopt.energy.outputs.export import to_csv
 
         to_csv(self, path)
 
     def to_prometheus(self) -> str:
         """Return it in Prometheus' text format; see `export.to_prometheus`."""
-        from mcmcopt.energy.export import to_prometheus
+        from mcmcopt.energy.outputs.export import to_prometheus
 
         return to_prometheus(self)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw a bar per channel; see `export.plot`."""
-        from mcmcopt.energy.export import plot
+        from mcmcopt.energy.outputs.export import plot
 
         return plot(self, ax)
 
     def __str__(self) -> str:
-        from mcmcopt.energy.text import table
+        from mcmcopt.energy.outputs.text import table
 
         return table(self)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcmcopt.energy.aipowermeter import END, from_aipowermeter
+from mcmcopt.energy.foreign.aipowermeter import END, from_aipowermeter
 from mcmcopt.energy.offline import summarize
 
 START = datetime.datetime(2023, 6, 30, 16, 32, 14, 588530)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from mcmcopt.energy import carbon
-from mcmcopt.energy.emissions import Carbon
+from mcmcopt.energy.outputs.emissions import Carbon
 from mcmcopt.energy.report import Report
 
 SOURCE = "a made-up grid, 2024"

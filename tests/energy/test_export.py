@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mcmcopt.energy import export
+from mcmcopt.energy.outputs import export
 from mcmcopt.energy.report import Report
 from tests.energy.test_text import DRAM, FULL, NO_GPU, PACKAGE, make
 
@@ -123,7 +123,8 @@ def test_matplotlib_is_loaded_late_and_its_absence_has_a_remedy() -> None:
     code = (
         "import sys\n"
         "from mcmcopt.energy.report import Report\n"
-        "from mcmcopt.energy import carbon, compare, export, from_aipowermeter\n"
+        "from mcmcopt.energy import carbon, compare, from_aipowermeter\n"
+        "from mcmcopt.energy.outputs import export\n"
         "r = Report('x', 1.0, {}, None, None, None, None, None, 0.0)\n"
         "str(r), r.to_prometheus(), r.to_json()\n"
         "assert not {'matplotlib', 'numpy', 'torch'} & set(sys.modules), 'loaded early'\n"

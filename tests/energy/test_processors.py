@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mcmcopt.energy.processors import PROCESSORS, Processor, detect, model_name
+from mcmcopt.energy.sensors.processors import PROCESSORS, Processor, detect, model_name
 
 GHZ = {
     "Gold 6130": 2.1, "Gold 6140": 2.3, "Gold 6148": 2.4, "Gold 6226R": 2.9, "Gold 6230": 2.1, "Gold 6248": 2.5,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from mcmcopt.energy.outputs.text import joules, number, seconds, size_of, table
 from mcmcopt.energy.report import Attribution, Baseline, Memory, Reading, Report, WindowTotal
-from mcmcopt.energy.text import joules, number, seconds, size_of, table
 
 PACKAGE = Reading("cpu_package", "package-0", "counter", 5000.0, 50.0, 1.0, 0.1)
 DRAM = Reading("dram", "dram", "counter", 1234.5, 12.345, 0.5, 0.1, flags=("reset", "unread_edge"))

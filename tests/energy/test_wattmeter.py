@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mcmcopt.energy import alignment, wattmeter
 from mcmcopt.energy.errors import EnergyWarning
+from mcmcopt.energy.foreign import alignment, wattmeter
+from mcmcopt.energy.foreign.wattmeter import compare
+from mcmcopt.energy.foreign.wattmeter_csv import read_csv
 from mcmcopt.energy.log import Log, LogWriter, Segment
 from mcmcopt.energy.offline import summarize
 from mcmcopt.energy.sample import Channel, Sample
-from mcmcopt.energy.wattmeter import compare
-from mcmcopt.energy.wattmeter_csv import read_csv
 
 UNIX = 1.7e9
 RANGE_UJ = 2_000_000_000  # wraps every 20 s at 100 W

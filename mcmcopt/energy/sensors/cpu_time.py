@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Literal
 
 from mcmcopt.energy.processes import Processes
-from mcmcopt.energy.processors import detect, model_name
 from mcmcopt.energy.sample import Channel, Values
 from mcmcopt.energy.sensors.base import Scope
+from mcmcopt.energy.sensors.processors import detect, model_name
 
 
 class CpuTime:

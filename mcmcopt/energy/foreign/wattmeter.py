@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcmcopt.energy.accounts import Accounts
-from mcmcopt.energy.alignment import LEAST_CELLS, best_shift
 from mcmcopt.energy.errors import warn_once
-from mcmcopt.energy.export import figure_class, replacing
+from mcmcopt.energy.foreign.alignment import LEAST_CELLS, best_shift
+from mcmcopt.energy.foreign.wattmeter_csv import read_csv
 from mcmcopt.energy.log import Log, Segment, read_log
+from mcmcopt.energy.outputs.export import figure_class, replacing
 from mcmcopt.energy.report import Report
-from mcmcopt.energy.wattmeter_csv import read_csv
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,1 @@
+"""Energy that others have measured: a wattmeter beside ours, and logs of AIPowerMeter."""
