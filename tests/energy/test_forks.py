@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from mcmcopt.energy import EnergyMeter, EnergyMeterForkedError, read_log
-from tests.energy.sensors import Steady
+from tests.energy.stand_ins import Steady
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mcmcopt.energy import EnergyMeter, measure_inference
-from tests.energy.sensors import Steady
+from tests.energy.stand_ins import Steady
 
 
 def of(model, batch, seconds, watts=100.0, **settings):

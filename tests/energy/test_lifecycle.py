@@ -10,7 +10,7 @@ import pytest
 
 from mcmcopt.energy import EnergyMeter, SensorUnavailable, measure_energy, read_log, summarize
 from tests.energy.fakes import FakeClock, FakeMachine
-from tests.energy.sensors import Broken, Steady, Stuck
+from tests.energy.stand_ins import Broken, Steady, Stuck
 
 
 def run(m, clock, seconds):

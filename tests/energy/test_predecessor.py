@@ -17,7 +17,7 @@ from mcmcopt.energy import EnergyMeter, EnergyWarning, SensorUnavailable, read_l
 from mcmcopt.energy.processes import Processes
 from tests.energy.fakes import FakeBoard, FakeMachine, FakeNvml, Zone
 from tests.energy.rig import ONE, PACKAGE, StubProcesses, make_meter, rig, run
-from tests.energy.sensors import Broken, Steady
+from tests.energy.stand_ins import Broken, Steady
 from tests.energy.test_attribution import FakeProc
 
 ROOT = Path(__file__).parents[2]

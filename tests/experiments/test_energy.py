@@ -12,7 +12,7 @@ from experiments.config import long_hash, resolved
 from experiments.job import InterruptedRunError, run
 from experiments.terminal import energy_rows
 from mcmcopt.energy import EnergyMeter, read_log, summarize
-from tests.energy.sensors import Steady
+from tests.energy.stand_ins import Steady
 
 from .conftest import composed
 from .test_run import StopAfter
