@@ -12,7 +12,7 @@ import pytest
 
 from mcmcopt.energy.outputs import export
 from mcmcopt.energy.report import Report
-from tests.energy.test_text import DRAM, FULL, NO_GPU, PACKAGE, make
+from tests.energy.outputs.test_text import DRAM, FULL, NO_GPU, PACKAGE, make
 
 NASTY = 'a"b\\c\nd,é'
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (-?[0-9.e+-]+)')
