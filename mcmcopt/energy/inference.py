@@ -59,8 +59,9 @@ class Inference:
     def __str__(self) -> str:
         per = f"{self.repetitions} × {self.batch_size} samples, {1e3 * self.seconds_per_batch:.4g} ms a batch"
         if self.j_per_batch is None or self.j_per_sample is None:
-            reasons = "; ".join(dict.fromkeys(r.reason for r in self.report.channels.values() if r.reason))
-            energy = f"energy not measured: {reasons}"
+            from mcmcopt.energy.outputs.text import why_not_measured
+
+            energy = f"energy not measured: {why_not_measured(self.report)}"
             if self.estimated_j_per_batch is not None:
                 energy += f"; estimated {self.estimated_j_per_batch:.4g} J a batch"
             return f"{per}; {energy}"

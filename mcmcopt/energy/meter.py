@@ -22,7 +22,7 @@ from mcmcopt.energy.idle import measure_idle
 from mcmcopt.energy.processes import Processes
 from mcmcopt.energy.recorder import Recorder
 from mcmcopt.energy.report import Baseline, Report
-from mcmcopt.energy.sample import Channel
+from mcmcopt.energy.sample import DISJOINT, Channel
 from mcmcopt.energy.sampler import Sampler
 from mcmcopt.energy.session import Session
 from mcmcopt.energy.sources import Sources, check_required, make_sensors
@@ -335,5 +335,6 @@ class EnergyMeter:
 
 def _warn(channels: Sequence[Channel]) -> None:
     if not any(c.provenance in ("counter", "integrated") for c in channels):
-        reasons = "; ".join(dict.fromkeys(c.reason for c in channels if c.reason)) or "no source was asked for"
+        found = dict.fromkeys(c.reason for c in channels if c.provenance == "absent" and c.kind in DISJOINT)
+        reasons = "; ".join(found) or "no source was asked for"
         warn_once("nothing", f"energy is not measured: {reasons}. `python -m mcmcopt.energy doctor` says more")

@@ -9,6 +9,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from mcmcopt.energy.sample import DISJOINT
 from mcmcopt.energy.report import Attribution, Reading, Report, WindowTotal
 
 WIDTH = 100
@@ -81,7 +82,7 @@ def why_not_measured(report: Report) -> str:
     reasons = [
         r.reason or f"{name} is absent" if r.provenance == "absent" else f"{name} gave no reading{_because(r)}"
         for name, r in report.channels.items()
-        if r.provenance != "estimated" and r.energy_j is None
+        if r.provenance != "estimated" and r.energy_j is None and r.kind in DISJOINT
     ]
     if not reasons and any(r.energy_j is not None and r.provenance != "estimated" for r in report.channels.values()):
         return "no measured channel may be added: psys, core, uncore and duplicates are never summed"
