@@ -79,6 +79,8 @@ class _Account:
     process_j: float = 0.0
     unattributed_uj: int = 0
     flags: dict[str, int] = field(default_factory=dict)
+    waiting_s: float = 0.0
+    moved: bool = False
     slept: bool = False
     """Whether the machine has been suspended since `last`."""
     last: tuple[float, int] | None = None
@@ -95,17 +97,24 @@ class _Account:
         dt, c = t_s - before[0], self.channel
         made = step(before[1], raw, dt, c.range_uj, c.max_w, c.resolution_s, late_s)
         self.still_s = 0.0 if raw != before[1] else self.still_s + dt
-        frozen = c.kind in NEVER_STILL and c.provenance == "counter" and self.still_s >= STILL_S
+        must_move = c.kind in NEVER_STILL and c.provenance == "counter"
+        frozen = must_move and self.still_s >= STILL_S
         if self.slept:  # what the machine used in its sleep is not ours, and cannot be told from the rest
             made, self.slept = Step(0, False), False
         self.uj += made.uj
         self.unattributed_uj += made.uj
         if made.flag or frozen:
             self.raise_flag(made.flag or "frozen")
-        if made.trusted and not frozen:
+        if must_move and not self.moved and made.trusted and not frozen:
+            # a counter that has never moved may be dead: its seconds count when it does
+            self.waiting_s += dt
+            if raw != before[1]:
+                self.moved, self.counted_s, self.waiting_s = True, self.counted_s + self.waiting_s, 0.0
+        elif made.trusted and not frozen:
             self.counted_s += dt
         else:
-            self.lost_s += dt
+            self.lost_s += dt + self.waiting_s
+            self.waiting_s = 0.0
             self.dubious_uj += made.uj
 
     def integrate(self, t_s: float, w: float) -> None:

@@ -6,26 +6,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from mcmcopt.energy.sample import Channel
-from mcmcopt.energy.sensors.rapl import UDEV
+from mcmcopt.energy.sensors.rapl import GRANT
 from mcmcopt.energy.sources import make_sensors
 
-RULE = "/etc/udev/rules.d/60-mcmcopt-rapl.rules"
-FORBIDDEN = (
-    f'sudo sh -c \'groupadd -f power; usermod -aG power "$SUDO_USER"; cat > {RULE}; udevadm control --reload; '
-    f"udevadm trigger -s powercap' <<'EOF'\n{UDEV}\nEOF\n"
-    "(then log in anew; that group may read the counters from now on, nobody else.  Never `chmod -R` the folder:\n"
-    "other users' readings are a side channel, CVE-2020-8694)"
-)
-MODULE = "sudo modprobe intel_rapl_msr   (on real hardware only: virtual machines and containers have no counters)"
+MODULE = "sudo modprobe intel_rapl_msr  # on real hardware only: virtual machines and containers have no counters"
 REMEDIES = (
     # what the reason says, what would change it
-    ("permission denied", FORBIDDEN),
+    ("permission denied", GRANT),
     ("powercap is missing", MODULE),
     ("no intel-rapl zone", MODULE),
-    ("masked", "measure on the host: its containers see none of this, on purpose (GHSA-jq35-85cj-fj4p)"),
+    ("masked", "# measure on the host: its containers see none of this, on purpose (GHSA-jq35-85cj-fj4p)"),
     ("nvidia-ml-py", "python -m pip install nvidia-ml-py"),
-    ("rank 0 measures", "nothing to do: the report of local rank 0 has it"),
-    ("not in the table", "give watts per core yourself: EnergyMeter(cpu_estimate=7.5)"),
+    ("rank 0 measures", "# nothing to do: the report of local rank 0 has it"),
+    ("not in the table", "# give watts per core yourself: EnergyMeter(cpu_estimate=7.5)"),
 )
 
 
@@ -68,5 +61,9 @@ def describe(channels: Iterable[Channel]) -> str:
     else:
         lines.append("Energy is not measured on this machine; reports say so, and nothing is counted as 0.")
     if remedies:
-        lines += ["", "What would help:", *(f"  {line}" for command in remedies for line in command.splitlines())]
+        lines += ["", "What would help:", *remedies]  # not indented: to be pasted
+    if GRANT in remedies:
+        lines.append(
+            "(then log in anew.  Never `chmod -R` the folder: others' readings are a side channel, CVE-2020-8694)"
+        )
     return "\n".join(lines)

@@ -10,16 +10,13 @@ class EnergyWarning(UserWarning):
     """A sensor is missing, failed or cannot be trusted; the report says which."""
 
 
-class SensorUnavailableError(RuntimeError):
+class SensorUnavailable(RuntimeError):  # noqa: N818 -- the name that is documented
     """A sensor that was required is not there, or may not be read."""
 
 
 class EnergyMeterForkedError(RuntimeError):
     """A meter was used in a forked child: its file descriptors and its log belong to the parent."""
 
-
-SensorUnavailable = SensorUnavailableError
-"""The name by which it is documented."""
 
 _warned: set[str] = set()
 _lock = threading.Lock()

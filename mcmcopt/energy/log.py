@@ -72,7 +72,7 @@ class LogWriter:
         line = json.dumps(
             {"type": kind, "of": self._of, **content}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         )
-        data = memoryview(line.encode() + b"\n")
+        data = memoryview(line.encode("utf-8", "replace") + b"\n")
         while data:  # a second call only where the disk took a part
             data = data[os.write(self._fd, data) :]
 

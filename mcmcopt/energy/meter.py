@@ -60,7 +60,7 @@ class EnergyMeter:
 
     Raises:
         ValueError: for an argument that makes no sense.
-        SensorUnavailableError: if something in `require` cannot be measured.
+        SensorUnavailable: if something in `require` cannot be measured.
     """
 
     def __init__(

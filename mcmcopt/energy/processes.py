@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+LOOKS = 3
+"""How often a fall of the CPU time is looked at again before it is believed: a descendant was lost sight of."""
+
 
 class Usage(NamedTuple):
     """One look at the processes."""
@@ -40,6 +43,7 @@ class Processes:
     def __init__(self, pid: int | None = None, proc: str = "/proc") -> None:
         self._pid, self._proc = os.getpid() if pid is None else pid, proc
         self._native = sys.platform == "linux" and Path(f"{proc}/{self._pid}/task/{self._pid}/children").exists()
+        self._last_s = 0.0
         if self._native:
             self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
             self._page = os.sysconf("SC_PAGE_SIZE")
@@ -47,9 +51,21 @@ class Processes:
     def look(self) -> Usage:
         """Return what has been used so far.
 
+        A child that is waited for between the looks at its parent and at itself is missing for a moment, and would come
+        back as if it were new: where the time falls it is looked at again.
+
         Raises:
             OSError: if the machine's own times cannot be read.
         """
+        usage = self._once()
+        for _ in range(LOOKS):
+            if usage.process_s >= self._last_s:
+                break
+            usage = self._once()
+        self._last_s = usage.process_s
+        return usage
+
+    def _once(self) -> Usage:
         return self._look() if self._native else self._walk()
 
     def _look(self) -> Usage:

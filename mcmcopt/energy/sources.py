@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mcmcopt.energy.errors import SensorUnavailableError
+from mcmcopt.energy.errors import SensorUnavailable
 from mcmcopt.energy.sample import Channel, Kind, Values
 from mcmcopt.energy.sensors.base import Scope, Sensor
-from mcmcopt.energy.sensors.rapl import UDEV, Opener, Rapl
+from mcmcopt.energy.sensors.rapl import GRANT, Opener, Rapl
 
 NAMES = ("rapl", "nvml", "hwmon")
 Sources = str | Sequence[str | Sensor]
@@ -98,7 +98,7 @@ def check_required(require: Sequence[str], sensors: Sequence[Sensor]) -> None:
     """Open sensors and see that each required kind or id of channel gives a value.
 
     Raises:
-        SensorUnavailableError: naming the files, the errors and what would help.
+        SensorUnavailable: naming the files, the errors and what would help.
     """
     channels: list[Channel] = []
     alive: set[str] = set()
@@ -114,5 +114,5 @@ def check_required(require: Sequence[str], sensors: Sequence[Sensor]) -> None:
         reasons = [c.reason for c in of_kind if c.provenance == "absent"] + [f"{c.id} gives no value" for c in measured]
         why = "; ".join(dict.fromkeys(reasons)) or "no sensor of that kind was found"
         if "permission denied" in why:
-            why += f"\nTo let the group `power` read RAPL, a line in /etc/udev/rules.d/60-rapl.rules:\n  {UDEV}"
-        raise SensorUnavailableError(f"{kind} is required and cannot be measured: {why}")
+            why += f"\nA udev rule lets one group read them; then log in anew:\n{GRANT}"
+        raise SensorUnavailable(f"{kind} is required and cannot be measured: {why}")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Steps:
     """Counts and measures the steps of an optimizer until `remove`; made by `EnergyMeter.attach`.
 
-    A step that a gradient scaler skips calls no hook: its energy belongs to the next one.  The first reading is before
+    A step that a gradient scaler skips calls no hook: its energy belongs to the next one (a fused optimizer is
+    called all the same, and counts it).  The first reading is before
     the first step, and what came before it is not counted.  While the meter does not run, steps are not counted; in its
     next run they are counted anew.
 

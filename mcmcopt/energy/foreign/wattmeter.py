@@ -215,7 +215,7 @@ def _segment_points(segment: Segment) -> dict[str, list[tuple[float, float, floa
                 energy = (t.integral_j, t.integrated_s) if name in by_power else (t.uj / 1e6, t.counted_s)
                 so_far.append((sample.unix_s, *energy))
     measured = {n: p for n, p in points.items() if p and p[-1][2] > p[0][2]}
-    return {n: p for n, p in measured.items() if n not in accounts.mirrors}
+    return {n: p for n, p in measured.items() if n not in accounts.mirrors | accounts.suspects}
 
 
 def _wattmeter_curve(t_s: Array, w: Array) -> Curve:

@@ -82,6 +82,20 @@ def choose(boards: Sequence[Board], gpus: Sequence[int | str] | None, environ: M
         return Choice(_once([_named(gpu, boards) for gpu in gpus]), reason="" if gpus else "gpus=(): none asked for")
     # CUDA numbers only what it can open
     usable = [board for board in boards if not board.error]
+    choice = _shown(boards, usable, environ)
+    rank = environ.get("LOCAL_RANK", "")
+    if not rank.isdigit() or environ.get("LOCAL_WORLD_SIZE", "1") == "1" or len(choice.boards) < 2:
+        return choice
+    # each rank measures its own board: the one that torch has made current, or else the rank-th, as everybody does
+    own = torch_uuids(current=True)
+    found = [b for b in choice.boards if own and {f"GPU-{own[0]}", f"MIG-{own[0]}"} & {b.uuid, *b.migs}]
+    if found:
+        return Choice(tuple(found), choice.assumed_order)
+    return Choice((choice.boards[int(rank) % len(choice.boards)],), assumed_order=True)
+
+
+def _shown(boards: Sequence[Board], usable: Sequence[Board], environ: Mapping[str, str]) -> Choice:
+    """Return the boards that this process can see."""
     uuids = torch_uuids()
     if uuids is not None:
         found = [b for uuid in uuids for b in usable if {f"GPU-{uuid}", f"MIG-{uuid}"} & {b.uuid, *b.migs}]
@@ -93,10 +107,13 @@ def choose(boards: Sequence[Board], gpus: Sequence[int | str] | None, environ: M
     return Choice(tuple(boards), reason="" if boards else "the driver knows no GPU")
 
 
-def torch_uuids() -> list[str] | None:
-    """Return the UUIDs, without `GPU-`, of the devices that torch has opened; None: it has opened none.
+def torch_uuids(current: bool = False) -> list[str] | None:
+    """Return the UUIDs, without `GPU-`, of the devices that torch sees; None: it has not looked.
 
     Neither imports torch nor initialises CUDA.
+
+    Args:
+        current: the one alone that is current in this thread.
     """
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is None:
@@ -104,7 +121,8 @@ def torch_uuids() -> list[str] | None:
     try:
         if not cuda.is_initialized():
             return None
-        return [str(cuda.get_device_properties(i).uuid).removeprefix("GPU-") for i in range(cuda.device_count())]
+        numbers = [cuda.current_device()] if current else range(cuda.device_count())
+        return [str(cuda.get_device_properties(i).uuid).removeprefix("GPU-") for i in numbers]
     except Exception:  # a torch without UUIDs, half imported, or with a broken CUDA: the environment is asked instead
         return None
 

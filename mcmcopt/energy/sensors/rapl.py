@@ -28,12 +28,20 @@ RESOLUTION_S = 0.001
 MAX_W: dict[Kind, float] = {"dram": 400.0, "psys": 6000.0}
 """Believed where the zone does not tell its own limit; packages and their parts: 1500 W."""
 LIMIT_FACTOR = 4
-"""Short peaks exceed a zone's declared `constraint_0_max_power_uw`."""
+"""Short peaks exceed a zone's declared `constraint_0_max_power_uw`, ..."""
+LEAST_MAX_W = 300.0
+"""... and a small processor may be declared far below what its board lets it draw."""
 UDEV = (
-    'SUBSYSTEM=="powercap", KERNEL=="intel-rapl*", RUN+="/bin/chgrp -f power %S%p/energy_uj", '
+    'SUBSYSTEM=="powercap", KERNEL=="intel-rapl*", RUN+="/bin/chgrp -f rapl %S%p/energy_uj", '
     'RUN+="/bin/chmod -f g+r %S%p/energy_uj"'
 )
-"""A line for /etc/udev/rules.d that lets the group `power`, and nobody else, read the counters, also after a reboot."""
+"""A rule for udev that lets the group `rapl`, and nobody else, read the counters, also after a reboot."""
+GRANT = (
+    'sudo groupadd -f rapl && sudo usermod -aG rapl "$USER" && '
+    f"echo '{UDEV}' | sudo tee /etc/udev/rules.d/60-rapl.rules && "
+    "sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=powercap --action=add"
+)
+"""The command that puts it there, for the present user, who has to log in anew afterwards."""
 
 
 class Opener(Protocol):
@@ -149,7 +157,7 @@ class Rapl:
                     name, kind, zone.name, "absent", parent, reason=refusal(path, error), counted=not duplicate
                 )
         self._fds[name] = fd
-        limit = _number(zone.path / "constraint_0_max_power_uw")
+        limits = [_number(zone.path / f"constraint_{n}_max_power_uw") or 0 for n in (0, 1)]
         return Channel(
             name,
             kind,
@@ -158,7 +166,7 @@ class Rapl:
             parent,
             range_uj=_number(zone.path / "max_energy_range_uj"),
             resolution_s=RESOLUTION_S,
-            max_w=LIMIT_FACTOR * limit / 1e6 if limit else MAX_W.get(kind, 1500.0),
+            max_w=max(LEAST_MAX_W, LIMIT_FACTOR * max(limits) / 1e6) if any(limits) else MAX_W.get(kind, 1500.0),
             reason=reason,
             counted=not duplicate,
         )
