@@ -159,10 +159,13 @@ def joules(group: Group) -> str:
     """Return the joules of training as a table has them: mean and standard deviation, or that they are estimated."""
     for key, label in (("joules", ""), ("joules_estimated", " (estimated)")):
         found = [run.summary.get(key) for run in group.runs]
-        if None not in found:
-            values = np.array(found, dtype=float)
-            spread = f" ± {values.std(ddof=1):,.4g}" if len(values) > 1 else ""
-            return f"{values.mean():,.4g}{spread}{label}"
+        if None in found:
+            continue
+        if label and len({run.summary["energy"]["assumption"] for run in group.runs}) > 1:
+            return "not comparable: the seeds' estimates assume different watts"
+        values = np.array(found, dtype=float)
+        spread = f" ± {values.std(ddof=1):,.4g}" if len(values) > 1 else ""
+        return f"{values.mean():,.4g}{spread}{label}"
     return "not measured"
 
 

@@ -1,4 +1,4 @@
-"""What a run uses: joules by window, summed on where a resumed run's checkpoint left them.
+"""What a run uses: joules by window, going on where a resumed run's checkpoint left them.
 
     setup     data, model and optimizer
     train     the optimizer's steps; `epoch`, inside it, those of one epoch
@@ -6,15 +6,18 @@
     prune     the resistance curves, evaluations included
     inference the test set, as often as it takes to measure one pass; where something is measured or estimated
 
-Measured and estimated joules are kept apart; a window that was not measured makes its sum "not measured", never less.
+Measured and estimated joules are kept apart.  A run of which a part was made without a sensor is "not measured".  Sums
+are of the steps that led to the result: what a killed process did after its last checkpoint, and is done again, is in
+the log `energy.jsonl` alone.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,62 +25,65 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from experiments.data import Split, portions
-from mcmcopt.energy import EnergyMeter, EnergyWarning, Report, measure_inference
+from mcmcopt.energy import EnergyMeter, EnergyWarning, measure_inference
+from mcmcopt.energy.report import WindowTotal
 
 if TYPE_CHECKING:
     from experiments.train import Training
     from mcmcopt.energy.inference import Inference
 
 MEASURED = ("counter", "integrated")
-
-
-@dataclass
-class Sum:
-    """All windows of one name."""
-
-    count: int = 0
-    seconds: float = 0.0
-    measured_j: float | None = 0.0
-    estimated_j: float | None = 0.0
-    measured_seconds: float = 0.0
-
-    def add(self, report: Report) -> None:
-        """Add a window's report."""
-        self.count += 1
-        self.seconds += report.duration_s
-        self.measured_j = _plus(self.measured_j, report.total_measured_j)
-        self.estimated_j = _plus(self.estimated_j, report.total_estimated_j)
-        self.measured_seconds += report.coverage * report.duration_s
-
-
-NOT_MEASURED = {"train": asdict(Sum(0, 0.0, None, None))}
+UNKNOWN = WindowTotal(0, 0.0, None, None)
+NOT_MEASURED = {"windows": {"train": asdict(UNKNOWN)}, "assumption": None, "processes": 1}
 """The state of a run of which nobody knows what it used so far."""
+
+
+INFERENCE = ("batch_size", "repetitions", "seconds_per_batch", "j_per_batch", "estimated_j_per_batch", "precision")
 
 
 class Energy:
     """The meter of one run.
 
     Args:
-        settings: `enabled`, `cpu_estimate`, `period_s` and `idle_seconds`.
+        settings: `enabled`, `cpu_estimate`, `period_s`, `idle_seconds` and `inference_seconds`.
         log: file that samples are appended to.
+
+    Raises:
+        ValueError: naming the setting that makes no sense.
     """
 
     def __init__(self, settings: Mapping[str, Any], log: Path) -> None:
-        self.sums: dict[str, Sum] = {}
-        self.inference: Inference | None = None
+        for name, least in (("idle_seconds", 2), ("inference_seconds", 0)):
+            value = settings[name]
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not (value == 0 or least <= value < math.inf)
+            ):
+                raise ValueError(f"energy.{name} must be 0 or at least {least} seconds, got {value!r}")
         self._idle_seconds, self._inference_seconds = settings["idle_seconds"], settings["inference_seconds"]
-        self._meter: EnergyMeter | None = None
+        self.inference: Inference | None = None
+        self._before: dict[str, WindowTotal] = {}
+        self._processes = 1
         self._open: dict[str, Any] = {}
+        self._meter: EnergyMeter | None = None
         if settings["enabled"]:
-            self._meter = EnergyMeter(log=log, cpu_estimate=settings["cpu_estimate"], period_s=settings["period_s"])
+            try:
+                self._meter = EnergyMeter(log=log, cpu_estimate=settings["cpu_estimate"], period_s=settings["period_s"])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"energy: {error}") from error
 
     def __enter__(self) -> Energy:
         if self._meter is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", EnergyWarning)  # the closing table says it
                 self._meter.start()
-            if self._idle_seconds and self.measures:
-                self._meter.calibrate_idle(self._idle_seconds)
+            try:
+                if self._idle_seconds and self.measures:
+                    self._meter.calibrate_idle(self._idle_seconds)
+            except BaseException:
+                self._meter.stop()
+                raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -95,18 +101,19 @@ class Energy:
         return set() if self._meter is None else {c.provenance for c in self._meter.channels if c.in_total}
 
     @property
-    def _nothing(self) -> Sum:
-        """What a window that has not been opened used: 0 only where it would have been known."""
-        return Sum(0, 0.0, 0.0 if self.measures else None, 0.0 if "estimated" in self.provenances else None)
+    def assumption(self) -> str | None:
+        """What the estimate assumes; None: there is none."""
+        channels = () if self._meter is None else self._meter.channels
+        return next((c.reason for c in channels if c.provenance == "estimated"), None)
 
     @property
     def status(self) -> str:
-        """What is measured, or why nothing is."""
+        """What is measured, by kind, or why nothing is."""
         if self._meter is None:
             return "not measured: energy=off"
-        used = [f"{c.id} ({c.provenance})" for c in self._meter.channels if c.in_total]
         if self.measures:
-            return f"measured: {', '.join(used)}"
+            used = (f"{c.kind} ({c.provenance})" for c in self._meter.channels if c.in_total)
+            return f"measured: {', '.join(dict.fromkeys(used))}"
         why = next((c.reason for c in self._meter.channels if c.kind == "cpu_package" and c.reason), "no sensor")
         return f"not measured: {why}"
 
@@ -139,28 +146,36 @@ class Energy:
         for name in ("epoch", "train"):
             self._end(name)
 
+    def total(self, name: str) -> WindowTotal:
+        """Return the sum of a window's closed stretches, those before a resumption among them."""
+        before = self._before.get(name)
+        if self._meter is None:
+            return UNKNOWN if before is None else replace(before, measured_j=None, estimated_j=None, coverage=0.0)
+        now = self._meter.windows.get(name)
+        if now is None:  # not opened by this process: nothing more was used
+            zero = 0.0 if self.measures else None
+            now = WindowTotal(0, 0.0, zero, None if self.assumption is None else 0.0)
+        return now if before is None else _added(before, now)
+
     def joules(self, name: str = "train") -> dict[str, float | None]:
         """Return a window's sums as they stand in a table's row."""
-        total = self.sums.get(name, self._nothing)
+        total = self.total(name)
         return {"joules": total.measured_j, "joules_estimated": total.estimated_j}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint."""
-        return {name: asdict(total) for name, total in self.sums.items()}
+        names = {*self._before, *(() if self._meter is None else self._meter.windows)}
+        windows = {name: asdict(self.total(name)) for name in sorted(names)}
+        if self._meter is None:  # what is trained without a meter is not known, and makes the whole unknown
+            windows.setdefault("train", asdict(UNKNOWN))
+        return {"windows": windows, "assumption": self.assumption, "processes": self._processes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint's sums; what this run has used so far is kept."""
-        for name, saved in state.items():
-            before, now = Sum(**saved), self.sums.get(name)
-            if now is not None:
-                before = Sum(
-                    before.count + now.count,
-                    before.seconds + now.seconds,
-                    _plus(before.measured_j, now.measured_j),
-                    _plus(before.estimated_j, now.estimated_j),
-                    before.measured_seconds + now.measured_seconds,
-                )
-            self.sums[name] = before
+        """Go on from a checkpoint's sums; what this process has used so far is kept."""
+        self._before = {name: WindowTotal(**total) for name, total in state["windows"].items()}
+        self._processes = state["processes"] + 1
+        if state["assumption"] != self.assumption:  # estimates of different watts cannot be added
+            self._before = {name: replace(total, estimated_j=None) for name, total in self._before.items()}
 
     def measure_inference(self, model: nn.Module, split: Split) -> None:
         """Repeat the inference of a part of the data until its energy is known, if any is."""
@@ -186,8 +201,11 @@ class Energy:
             accepted: proposals.
             correct: right predictions in one inference of the part of the data that was measured.
         """
-        train, cost = self.sums.get("train", self._nothing), self.inference
-        out: dict[str, Any] = {"status": self.status}
+        train, cost = self.total("train"), self.inference
+        status = self.status
+        if self.measures and train.measured_j is None:
+            status = "not measured: a part of this run was made without a sensor"
+        out: dict[str, Any] = {"status": status, "assumption": self.assumption, "processes": self._processes}
         for name, of in (("measured", "j_per_batch"), ("estimated", "estimated_j_per_batch")):
             used = getattr(train, f"{name}_j")
             answering = None if cost is None else getattr(cost, of)
@@ -201,20 +219,21 @@ class Energy:
                     "joules_per_correct_prediction": _per(answering, correct),
                 }
             )
-        out["coverage"] = train.measured_seconds / train.seconds if train.seconds else 0.0
-        out["windows"] = {name: asdict(total) for name, total in self.sums.items()}
+        out["coverage"] = train.coverage
+        out["windows"] = self.state_dict()["windows"]
         if cost is not None:
-            out["inference"] = {
-                "samples": cost.batch_size,
-                "repetitions": cost.repetitions,
-                "seconds_per_batch": cost.seconds_per_batch,
-                "precision": cost.precision,
-                "needed_s": cost.needed_s,
-            }
-        report = None if self._meter is None else self._meter.read()
-        if report is not None:
-            whole = report.to_dict()
-            out |= {key: whole[key] for key in ("process", "idle", "memory", "channels")}
+            names = (
+                "batch_size",
+                "repetitions",
+                "seconds_per_batch",
+                "j_per_batch",
+                "estimated_j_per_batch",
+                "precision",
+            )
+            out["inference"] = {name: getattr(cost, name) for name in names}
+        if self._meter is not None:
+            whole = self._meter.read().to_dict()
+            out["this_process"] = {key: whole[key] for key in ("duration_s", "process", "idle", "memory", "channels")}
         return out
 
     def _begin(self, name: str) -> None:
@@ -226,11 +245,18 @@ class Energy:
         window = self._open.pop(name, None)
         if window is not None:
             window.__exit__(None, None, None)
-            self.sums.setdefault(name, Sum()).add(window.report)
 
 
-def _plus(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a + b
+def _added(a: WindowTotal, b: WindowTotal) -> WindowTotal:
+    """Return two sums as one; a part that is not known makes it unknown."""
+    seconds = a.duration_s + b.duration_s
+    return WindowTotal(
+        a.count + b.count,
+        seconds,
+        None if a.measured_j is None or b.measured_j is None else a.measured_j + b.measured_j,
+        None if a.estimated_j is None or b.estimated_j is None else a.estimated_j + b.estimated_j,
+        (a.coverage * a.duration_s + b.coverage * b.duration_s) / seconds if seconds else 0.0,
+    )
 
 
 def _per(joules: float | None, n: int) -> float | None:

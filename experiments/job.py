@@ -91,7 +91,7 @@ def run(cfg: DictConfig, overrides: Sequence[str] = (), stop: Stop | None = None
 
 def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[str, Any]:
     with Energy(config["energy"], path / "energy.jsonl") as energy:
-        record.write_json(path / "env.json", record.environment(config["threads"]) | {"energy": energy.status})
+        record.write_json(path / "env.json", record.environment(config["threads"]))
         with energy.window("setup"):
             data: Data = build({k: v for k, v in config["data"].items() if k != "name"}, seed=config["seed"])
             with torch.random.fork_rng(devices=[]):

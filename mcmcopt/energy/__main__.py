@@ -5,15 +5,18 @@ python -m mcmcopt.energy doctor          says for each sensor why it is used or 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from mcmcopt.energy.doctor import describe, examine
 from mcmcopt.energy.errors import EnergyWarning
 from mcmcopt.energy.meter import EnergyMeter
+from mcmcopt.energy.outputs.export import replacing
 from mcmcopt.energy.report import Report
 
 
@@ -26,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("what", nargs="?", choices=["doctor"], help="examine the sensors")
     parser.add_argument("--log", help="append samples to this file")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--json", metavar="FILE", help="write the report to this file")
     parser.add_argument("--period", type=float, default=1.0, help="seconds between two samples")
     parser.add_argument("--cpu-estimate", help='watts per core, or "table"; an estimate for machines without a sensor')
     parser.add_argument("--idle", type=float, default=0.0, help="seconds to measure the machine at rest for, before")
@@ -39,17 +42,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not command:
         parser.error("give a command after --, or doctor")
-    estimate: float | Literal["table"] | None = None
+    if options.idle and not 2 <= options.idle < float("inf"):
+        parser.error(f"--idle must be at least 2 seconds, got {options.idle}")
     try:
-        if options.cpu_estimate is not None:
-            estimate = "table" if options.cpu_estimate == "table" else float(options.cpu_estimate)
-        meter = EnergyMeter(period_s=options.period, log=options.log, cpu_estimate=estimate)
+        meter = EnergyMeter(period_s=options.period, log=options.log, cpu_estimate=_watts(options.cpu_estimate))
     except ValueError as error:
         parser.error(str(error))
-    code, report = _run(meter, command, options.idle)
-    # the command's own output stays what it is: the table goes to the error stream
-    print(report.to_json(indent=2) if options.json else str(report), file=sys.stderr)  # noqa: T201
+    try:
+        code, report = _run(meter, command, options.idle)
+    except OSError as error:
+        parser.error(f"--log: {error}")
+    if options.json:
+        with replacing(Path(options.json)) as temporary:
+            temporary.write_text(report.to_json(indent=2) + "\n", encoding="utf-8")
+    _say(str(report), error=True)  # the command's own output stays what it is
     return code
+
+
+def _watts(text: str | None) -> float | Literal["table"] | None:
+    if text is None or text == "table":
+        return None if text is None else "table"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'--cpu-estimate must be watts per core or "table", got {text!r}') from None
 
 
 def _run(meter: EnergyMeter, command: Sequence[str], idle: float) -> tuple[int, Report]:
@@ -57,7 +73,10 @@ def _run(meter: EnergyMeter, command: Sequence[str], idle: float) -> tuple[int, 
         warnings.simplefilter("ignore", EnergyWarning)  # the table says the same
         with meter:
             if idle:
-                meter.calibrate_idle(idle)
+                try:
+                    meter.calibrate_idle(idle)
+                except RuntimeError as error:
+                    _say(f"--idle: {error}", error=True)
             with meter.window("command") as window:
                 try:
                     child = subprocess.Popen(command)  # noqa: S603 -- the user's own command
@@ -70,13 +89,17 @@ def _run(meter: EnergyMeter, command: Sequence[str], idle: float) -> tuple[int, 
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
-    """Wait for a command; Ctrl-C reaches it by itself, and it decides."""
-    while True:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            continue
-        return code if code >= 0 else 128 - code
+    """Wait for a command; Ctrl-C reaches it by itself, a termination is handed on, and it decides."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+    try:
+        while True:
+            try:
+                code = child.wait()
+            except KeyboardInterrupt:
+                continue
+            return code if code >= 0 else 128 - code
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str, error: bool = False) -> None:

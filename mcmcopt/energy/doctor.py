@@ -63,7 +63,5 @@ def describe(channels: Iterable[Channel]) -> str:
     if remedies:
         lines += ["", "What would help:", *remedies]  # not indented: to be pasted
     if GRANT in remedies:
-        lines.append(
-            "(then log in anew.  Never `chmod -R` the folder: others' readings are a side channel, CVE-2020-8694)"
-        )
+        lines.append("(then log in anew; never `chmod -R`: the readings are a side channel, CVE-2020-8694)")
     return "\n".join(lines)

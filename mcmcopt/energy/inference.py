@@ -9,9 +9,10 @@ The reading is blurred by `uncertainty_j`, about 2 · w · resolution at its edg
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from mcmcopt.energy.report import Report
 from mcmcopt.energy.window import synchronize
 
 PRECISE = 0.01
+WHOLE = 0.99
+"""Coverage above which the time counts as measured."""
 CHECK_S = 0.05
 """The clock is looked at about so often, not after each repetition."""
 
@@ -32,11 +35,11 @@ class Inference:
         repetitions: that were measured.
         batch_size: samples in each.
         seconds_per_batch: mean.
-        j_per_batch, j_per_sample: measured, gross; None: nothing is measured.
+        j_per_batch, j_per_sample: measured, gross; None: nothing is measured, or not all of the time.
         net_j_per_batch: above what the machine draws at rest; None: that is not known.
         estimated_j_per_batch: where an estimate was asked for.
-        precision: uncertainty over energy; None: nothing is measured.
-        needed_s: seconds after which `precision` is 1 %; None: nothing is measured.
+        precision: uncertainty over energy; None: nothing is measured; infinite: no counter has moved.
+        needed_s: seconds after which `precision` is 1 %; None: that is not known.
         report: of all repetitions together.
     """
 
@@ -62,13 +65,17 @@ class Inference:
             from mcmcopt.energy.outputs.text import why_not_measured
 
             energy = f"energy not measured: {why_not_measured(self.report)}"
+            if self.report.total_measured_j is not None:
+                energy = f"energy not known: measured {100 * self.report.coverage:.0f} % of the time only"
             if self.estimated_j_per_batch is not None:
                 energy += f"; estimated {self.estimated_j_per_batch:.4g} J a batch"
             return f"{per}; {energy}"
         energy = f"{self.j_per_batch:.4g} J a batch, {self.j_per_sample:.4g} J a sample"
         if self.net_j_per_batch is not None:
             energy += f", {self.net_j_per_batch:.4g} J a batch above idle"
-        if not self.precise and self.precision is not None:
+        if self.needed_s is None:
+            energy += "; no counter has moved: repeat it for longer"
+        elif not self.precise and self.precision is not None:
             energy += f"; uncertain by {100 * self.precision:.2g} %: 1 % needs {self.needed_s:.3g} s"
         return f"{per}; {energy}"
 
@@ -80,6 +87,7 @@ def measure_inference(
     *,
     warm_up: float = 1.0,
     idle: float = 0.0,
+    batch_size: int | None = None,
     meter: EnergyMeter | None = None,
     **settings: Any,
 ) -> Inference:
@@ -90,10 +98,11 @@ def measure_inference(
 
     Args:
         model: a module, or any function of a batch.
-        batch: its argument; its length is the number of samples.
+        batch: its argument.
         seconds: to repeat for; at least one repetition is made.
         warm_up: seconds of repetitions before, not measured.
         idle: seconds to measure the machine at rest for before all, at least 2; 0: not measured.
+        batch_size: samples in a batch; None: its length, or that of a mapping's first value.
         meter: a running one; None: one of its own.
         **settings: of that meter.
 
@@ -115,7 +124,10 @@ def measure_inference(
         _repeat(model, batch, warm_up)
         with running.window("inference", sync=True) as window:
             repetitions = _repeat(model, batch, seconds)
-    return _result(window.report, repetitions, len(batch) if hasattr(batch, "__len__") else 1)
+    if batch_size is None:
+        first = next(iter(batch.values()), batch) if isinstance(batch, Mapping) else batch
+        batch_size = len(first) if hasattr(first, "__len__") else 1
+    return _result(window.report, repetitions, batch_size)
 
 
 def _repeat(model: Callable[[Any], Any], batch: Any, seconds: float) -> int:
@@ -134,19 +146,22 @@ def _repeat(model: Callable[[Any], Any], batch: Any, seconds: float) -> int:
 
 
 def _result(report: Report, repetitions: int, size: int) -> Inference:
-    total, estimated = report.total_measured_j, report.total_estimated_j
+    # joules of a part of the time cannot be divided by all repetitions
+    total = report.total_measured_j if report.coverage > WHOLE else None
+    estimated = report.total_estimated_j
     measured = [r for r in report.channels.values() if r.counted and r.provenance in ("counter", "integrated")]
     blur = sum(r.uncertainty_j or 0.0 for r in measured)
-    precision = None if not total else blur / total
+    precision = None if total is None else blur / total if total else math.inf
+    known = precision is not None and precision < math.inf
     return Inference(
         repetitions=repetitions,
         batch_size=size,
         seconds_per_batch=report.duration_s / repetitions,
         j_per_batch=None if total is None else total / repetitions,
         j_per_sample=None if total is None else total / (repetitions * max(1, size)),
-        net_j_per_batch=None if report.net_j is None else report.net_j / repetitions,
+        net_j_per_batch=None if report.net_j is None or total is None else report.net_j / repetitions,
         estimated_j_per_batch=None if estimated is None else estimated / repetitions,
         precision=precision,
-        needed_s=None if precision is None else report.duration_s * precision / PRECISE,
+        needed_s=report.duration_s * precision / PRECISE if precision is not None and known else None,
         report=report,
     )

@@ -43,10 +43,10 @@ class Segment:
 
 
 class Log(list[Sample]):
-    """All samples of a log, with the segments that they belong to."""
+    """All samples of a log, with the segments that they belong to, and the numbers of lines that were torn."""
 
-    def __init__(self, segments: Iterable[Segment]) -> None:
-        self.segments = tuple(segments)
+    def __init__(self, segments: Iterable[Segment], torn: Iterable[int] = ()) -> None:
+        self.segments, self.torn = tuple(segments), tuple(torn)
         super().__init__(sample for segment in self.segments for sample in segment.samples)
 
 
@@ -115,10 +115,10 @@ def read_log(path: str | os.PathLike[str]) -> Log:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming a line that is not a log's, unless a crash explains it: it is the last, or a header follows.
+        ValueError: naming a line that is whole and no log's; or if there is no log in the file.
     """
     segments: dict[str, Segment] = {}
-    torn: int | None = None
+    torn: list[int] = []
     with Path(path).open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -127,18 +127,15 @@ def read_log(path: str | os.PathLike[str]) -> Log:
                 entry = json.loads(line)
                 kind, of = entry.pop("type"), entry.pop("of", "")
             except (ValueError, KeyError, AttributeError):
-                if torn is not None:
-                    raise ValueError(f"{path}, line {torn}: not a line of an energy log") from None
-                torn = number
+                torn.append(number)
                 continue
-            if torn is not None and kind != "header":  # only a crash tears a line, and after it comes a new segment
-                raise ValueError(f"{path}, line {torn}: not a line of an energy log")
-            torn = None
             try:
                 _take(kind, of, entry, segments)
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
-    return Log(segments.values())
+    if torn and not segments:
+        raise ValueError(f"{path}, line {torn[0]}: not a line of an energy log")
+    return Log(segments.values(), torn)
 
 
 def _take(kind: str, of: str, entry: dict[str, Any], segments: dict[str, Segment]) -> None:

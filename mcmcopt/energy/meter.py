@@ -9,7 +9,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,7 @@ from mcmcopt.energy.errors import EnergyMeterForkedError, warn_once
 from mcmcopt.energy.idle import measure_idle
 from mcmcopt.energy.processes import Processes
 from mcmcopt.energy.recorder import Recorder
-from mcmcopt.energy.report import Baseline, Report
+from mcmcopt.energy.report import Baseline, Report, WindowTotal
 from mcmcopt.energy.sample import DISJOINT, Channel
 from mcmcopt.energy.sampler import Sampler
 from mcmcopt.energy.session import Session
@@ -38,7 +39,7 @@ LOOK_S = 0.9
 POWER_PERIOD_S = 0.1
 """Between two samples of a power that has no counter."""
 STOP_S = 2.0
-"""How long a stop waits for a sensor that does not answer."""
+"""How long a stop, or a window's edge, waits for a sensor that does not answer."""
 
 
 class EnergyMeter:
@@ -104,6 +105,7 @@ class EnergyMeter:
         self._baseline = None if idle_w is None else Baseline(idle_w, None, None, "given")
         self._lock = threading.RLock()
         self._forked = self._running = self._abandoned = False
+        self._patience_s = STOP_S
         self._session: Session | None = None
         self._report: Report | None = None
         if require:
@@ -120,8 +122,10 @@ class EnergyMeter:
             RuntimeError: if it runs already.
             OSError: if the log cannot be written.
         """
-        with self._lock:
+        with self._locked(STOP_S) as held:
             self._check_fork()
+            if not held:
+                raise RuntimeError("a sensor of this meter's last run has not answered yet: use a new meter")
             if self._running:
                 raise RuntimeError("this meter runs already: stop it first, or use a second one")
             meta = origin()
@@ -137,7 +141,7 @@ class EnergyMeter:
             self._running, self._abandoned, self._report = True, False, None
             forks.remember(self)
             tasks = self._tasks(recorder)
-            self._sampler = Sampler(tasks, self._after_thread) if tasks and self._background else None
+            self._sampler = Sampler(tasks) if tasks and self._background else None
             if self._sampler is not None:
                 self._sampler.start()
         return self
@@ -151,22 +155,14 @@ class EnergyMeter:
         self._check_fork()
         if not self._running:
             return self.report
-        if self._sampler is not None and not self._sampler.stop(STOP_S):
-            warn_once("stop", f"a sensor has not answered for {STOP_S:g} s: the meter stops without it")
+        came_back = self._sampler is None or self._sampler.stop(STOP_S)
         # a thread that is stuck in a sensor holds the lock: then the last sample before has to do
-        held = self._lock.acquire(timeout=STOP_S if self._sampler is None else 0.1)
-        try:
+        with self._locked(STOP_S if came_back else 0.1) as held:
+            if not held:
+                _warn_stuck()
             if self._running:
-                session = self._current
-                self._report = session.end(None if held else self._clock())
-                self._running = False
-                if held:
-                    session.recorder.release()
-                else:
-                    self._abandoned = True  # the thread lets go of the sensors when it comes back
-        finally:
-            if held:
-                self._lock.release()
+                self._report = self._current.end(None if held else self._clock())
+                self._running, self._abandoned = False, True
         return self.report
 
     def read(self) -> Report:
@@ -174,6 +170,12 @@ class EnergyMeter:
         with self._held():
             self._current.take("tick")
             return self._current.report()
+
+    @property
+    def windows(self) -> Mapping[str, WindowTotal]:
+        """Sums of the windows that are closed, by name; no sensor is read."""
+        with self._held():
+            return self._current.report().windows
 
     def tick(self) -> None:
         """Take a sample; the thread does so every `period_s`."""
@@ -224,9 +226,7 @@ class EnergyMeter:
                 raise TypeError(f"{key} must be a number or a string, got {value!r}")
             # JSON has no nan: a loss that is one must not end the training here
             attrs[key] = str(plain) if isinstance(plain, float) and not math.isfinite(plain) else plain
-        self._check_fork()
-        if not self._running:
-            raise RuntimeError("a window needs a running meter: call start() or use `with EnergyMeter()`")
+        self._check_runs()
         return Window(self, name, sync, attrs)
 
     def attach(self, optimizer: Any, every: int = 1, sync: bool = False, callback: Any = None) -> Steps:
@@ -269,29 +269,53 @@ class EnergyMeter:
         return self._running and session is self._session
 
     def _open(self, window: Window) -> None:
-        with self._held():
-            self._current.open(window)
+        self._check_runs()
+        with self._locked(self._patience_s) as held:
+            self._current.open(window, None if held else self._stuck())
 
     def _close(self, window: Window) -> None:
         self._check_fork()
-        with self._lock:
-            self._current.close(window)
+        with self._locked(self._patience_s) as held:
+            self._current.close(window, None if held else self._stuck())
 
     def _edge(self) -> tuple[Session, State] | None:
         """Read one value per channel and return the totals: the edge of an optimizer's step; None: it does not run."""
         if self._forked or not self._running:
             return None
-        with self._lock:
-            self._current.take("edge", look_after_s=math.inf)
-            return self._current, self._current.state
+        with self._locked(self._patience_s) as held:
+            if held:
+                self._current.take("edge", look_after_s=math.inf)
+            return self._current, self._current.recorder.accounts.state(None if held else self._stuck())
+
+    def _stuck(self) -> float:
+        """Return the time of an edge at which no sensor can be read: one does not answer, and training must go on."""
+        self._patience_s = 0.0  # until it comes back
+        _warn_stuck()
+        return self._clock()
+
+    @contextmanager
+    def _locked(self, timeout_s: float = -1) -> Iterator[bool]:
+        """Hold the lock for a block, which learns whether it could be had in time; -1: wait for it."""
+        lock = self._lock
+        held = lock.acquire(timeout=timeout_s)
+        try:
+            if held:
+                self._patience_s = STOP_S
+            yield held
+        finally:
+            if held:
+                if self._abandoned:  # the run has ended: whoever holds the lock last lets go of the sensors
+                    self._abandoned = False
+                    self._current.recorder.release()
+                lock.release()
 
     def _tick(self) -> None:
-        with self._lock:
+        with self._locked():
             if self._running:
                 self._current.take("tick", look_after_s=LOOK_S)
 
     def _tick_powers(self) -> None:
-        with self._lock:
+        with self._locked():
             if self._running:
                 self._current.take("powers", look_after_s=math.inf)
 
@@ -310,20 +334,19 @@ class EnergyMeter:
             tasks.append((POWER_PERIOD_S, self._tick_powers))
         return tasks
 
-    def _held(self) -> threading.RLock:
+    def _held(self) -> AbstractContextManager[bool]:
         """Return the lock, after a look at whether the meter may be used."""
+        self._check_runs()
+        return self._locked()
+
+    def _check_runs(self) -> None:
         self._check_fork()
         if not self._running:
             raise RuntimeError("this meter does not run: call start() or use `with EnergyMeter()`")
-        return self._lock
 
     def _check_fork(self) -> None:
         if self._forked:
             raise EnergyMeterForkedError("this meter belongs to the parent process: make a new one in the child")
-
-    def _after_thread(self) -> None:
-        if self._abandoned:
-            self._current.recorder.release()
 
     def _after_fork(self) -> None:
         """In a forked child: let go of everything, write nothing."""
@@ -331,6 +354,10 @@ class EnergyMeter:
         self._forked, self._running = True, False
         if self._session is not None:
             self._session.recorder.forget()
+
+
+def _warn_stuck() -> None:
+    warn_once("stuck", f"a sensor has not answered for {STOP_S:g} s: the meter goes on without it")
 
 
 def _warn(channels: Sequence[Channel]) -> None:

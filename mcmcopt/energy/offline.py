@@ -5,13 +5,14 @@ A moment between two samples is read off a straight line: of a counter's joules,
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mcmcopt.energy.accounts import Accounts, longest_gap_s
 from mcmcopt.energy.counter import step
 from mcmcopt.energy.log import Log, Segment
-from mcmcopt.energy.report import Memory, Report
+from mcmcopt.energy.report import Baseline, Memory, Report
 from mcmcopt.energy.sample import Sample
 from mcmcopt.energy.summary import Span, make_report
 
@@ -27,7 +28,8 @@ def summarize(
         name: of the report.
 
     Raises:
-        ValueError: if it is no log, holds no samples there, is of several boots, or the end comes before the start.
+        ValueError: if it is no log, holds no samples there, is of several boots or of meters that counted the same
+            joules, or the end comes before the start.
     """
     if not isinstance(log, Log):
         raise ValueError(f"log must come from read_log, which knows the channels, got {type(log).__name__}")
@@ -35,24 +37,52 @@ def summarize(
         raise ValueError(f"end must not come before start={start}, got {end}")
     if (start is not None or end is not None) and len({segment.meta.get("boot_id") for segment in log.segments}) > 1:
         raise ValueError("the log is of several boots, whose seconds are not the same: leave start and end out")
+    _check_apart(log.segments)
     spans: list[Span] = []
     inside: list[Sample] = []
+    nets: list[float | None] = []
+    baselines: list[Baseline | None] = []
     for segment in log.segments:
         part = _between(segment, start, end)
         if part is not None:
             spans.append(part[0])
             inside += part[1]
+            baselines.append(segment.baseline)
+            nets.append(make_report(name, part[:1], baseline=segment.baseline).net_j)
     if not spans:
         raise ValueError(f"the log has no samples between {start} and {end}")
-    return make_report(
+    report = make_report(
         name,
         spans,
-        baseline=log.segments[-1].baseline,
+        baseline=baselines[0] if all(b == baselines[0] for b in baselines) else None,
         memory=peak_memory(inside),
         attribute=any(sample.cpu_s for sample in log),
         flags=sorted({flag for sample in inside for flag in sample.flags.get("", ())}),
         meta={"segments": len(spans)},
     )
+    # each run has its own power at rest
+    known = [net for net in nets if net is not None]
+    return dataclasses.replace(report, net_j=sum(known) if len(known) == len(nets) else None)
+
+
+def _check_apart(segments: Sequence[Segment]) -> None:
+    """See that no channel was read by two meters at the same time: its joules would count twice.
+
+    Raises:
+        ValueError: naming it.
+    """
+    for number, one in enumerate(segments):
+        for other in segments[:number]:
+            if not one.samples or not other.samples or one.meta.get("boot_id") != other.meta.get("boot_id"):
+                continue
+            apart = one.samples[0].t_s >= other.samples[-1].t_s or other.samples[0].t_s >= one.samples[-1].t_s
+            both = {c.id for c in one.channels if c.in_total} & {c.id for c in other.channels if c.in_total}
+            if both and not apart:
+                names = ", ".join(sorted(both))
+                raise ValueError(
+                    f"two meters read {names} at the same time and logged to one file: summarize one of them, "
+                    "Log([log.segments[0]])"
+                )
 
 
 def peak_memory(samples: Iterable[Sample]) -> Memory | None:

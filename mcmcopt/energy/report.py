@@ -136,7 +136,7 @@ class Report:
         memory: peaks; None: not looked at.
         windows: of a meter's run, by name.
         flags: of the whole: `suspended`; `cut_by_stop`, a window that the meter's end closed; `stuck`, a sensor did not
-            answer at the end; `log_failed`; `partly_absent`, another device of a measured kind cannot be read.
+            answer at an edge; `log_failed`; `partly_absent`, another device of a measured kind cannot be read.
         meta: where it comes from: versions, a window's own attributes.
         schema: version of this form.
     """

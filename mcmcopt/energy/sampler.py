@@ -12,11 +12,10 @@ class Sampler:
 
     Args:
         tasks: (period in seconds, function); where several are due at once, the first does for all.
-        last: called when the thread ends.
     """
 
-    def __init__(self, tasks: Sequence[tuple[float, Callable[[], None]]], last: Callable[[], None]) -> None:
-        self._tasks, self._last = tuple(tasks), last
+    def __init__(self, tasks: Sequence[tuple[float, Callable[[], None]]]) -> None:
+        self._tasks = tuple(tasks)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mcmcopt-energy", daemon=True)
 
@@ -34,14 +33,11 @@ class Sampler:
     def _run(self) -> None:
         start = time.monotonic()
         due = [start + period for period, _ in self._tasks]
-        try:
-            while not self._end.wait(max(0.0, min(due) - time.monotonic())):
-                now = time.monotonic()
-                ready = [i for i, deadline in enumerate(due) if deadline <= now]
-                for i in ready:
-                    period = self._tasks[i][0]
-                    due[i] += period * (1 + (now - due[i]) // period)
-                if ready:
-                    self._tasks[ready[0]][1]()
-        finally:
-            self._last()
+        while not self._end.wait(max(0.0, min(due) - time.monotonic())):
+            now = time.monotonic()
+            ready = [i for i, deadline in enumerate(due) if deadline <= now]
+            for i in ready:
+                period = self._tasks[i][0]
+                due[i] += period * (1 + (now - due[i]) // period)
+            if ready:
+                self._tasks[ready[0]][1]()

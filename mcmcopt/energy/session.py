@@ -68,7 +68,7 @@ class Session:
 
     def __init__(self, recorder: Recorder, whole: Window, baseline: Baseline | None, attribute: bool) -> None:
         self.recorder, self.whole, self.baseline = recorder, whole, baseline
-        self._attribute = attribute
+        self._attribute, self._taking = attribute, False
         self._windows = [whole]
         self._sums: dict[str, _Sum] = {}
         if baseline is not None:
@@ -83,21 +83,37 @@ class Session:
 
     def take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look_after_s: float = 0.0) -> None:
         """Take a sample; the windows that are open take note of its memory and flags."""
-        sample = self.recorder.take(scope, mark, look_after_s)
+        if self._taking:  # a signal's handler asks in the midst of a sample: that one does for both
+            return
+        self._taking = True
+        try:
+            sample = self.recorder.take(scope, mark, look_after_s)
+        finally:
+            self._taking = False
         for window in self._windows:
             window.see(sample)
 
-    def open(self, window: Window) -> None:
-        """Begin a window."""
-        self.take("edge", {**window.attrs, "window": window.name, "edge": "begin"}, EDGE_LOOK_S)
-        window.begin = self.state
+    def open(self, window: Window, stuck_at: float | None = None) -> None:
+        """Begin a window.
+
+        Args:
+            window: to begin.
+            stuck_at: the moment, where the sensors cannot be read; None: they can.
+        """
+        window.begin = self._edge(window, "begin", stuck_at)
         self._windows.append(window)
 
-    def close(self, window: Window) -> None:
-        """End a window, unless the run's end has done so."""
+    def close(self, window: Window, stuck_at: float | None = None) -> None:
+        """End a window, unless the run's end has done so; arguments as in `open`."""
         if window in self._windows:
-            self.take("edge", {**window.attrs, "window": window.name, "edge": "end"}, EDGE_LOOK_S)
-            self._finish(window, self.state)
+            self._finish(window, self._edge(window, "end", stuck_at))
+
+    def _edge(self, window: Window, edge: str, stuck_at: float | None) -> State:
+        if stuck_at is None:
+            self.take("edge", {**window.attrs, "window": window.name, "edge": edge}, EDGE_LOOK_S)
+        else:
+            window.flags.add("stuck")
+        return self.recorder.accounts.state(stuck_at)
 
     def rest(self, baseline: Baseline) -> None:
         """Use a baseline from here on."""

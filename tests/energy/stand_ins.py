@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from mcmcopt.energy.sample import Channel, Values
 
@@ -59,3 +60,35 @@ class Broken(Steady):
         if self.reads >= self.good_reads:
             raise RuntimeError("the driver is gone")
         return super().read(scope)
+
+
+class Slow(Steady):
+    """Takes its time at a window's edge."""
+
+    name = "slow"
+
+    def __init__(self, clock, seconds):
+        super().__init__(clock)
+        self.seconds, self.waiting = seconds, threading.Event()
+
+    def read(self, scope="tick"):
+        if scope == "edge":
+            self.waiting.set()
+            time.sleep(self.seconds)
+        return super().read(scope)
+
+
+class Interrupted(Steady):
+    """Calls something in the midst of each reading, as a signal's handler may."""
+
+    name = "interrupted"
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.handler = None
+
+    def read(self, scope="tick"):
+        values = super().read(scope)
+        if self.handler is not None:
+            self.handler()
+        return values

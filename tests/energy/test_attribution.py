@@ -252,3 +252,15 @@ def test_a_short_window_is_never_given_more_than_it_measured(tmp_path):
 def test_a_usage_is_what_a_look_gives():
     assert Usage(1.0, 2.0, 3)._fields == ("process_s", "machine_s", "rss_bytes")
     assert Processes().look().process_s > 0
+
+
+@pytest.mark.parametrize(
+    ("looks", "said"), [([1001.0, 401.0, 1002.0], 1002.0), ([1001.0, 401.0, 401.0, 401.0, 401.0], 401.0)]
+)
+def test_a_descendant_that_is_missing_for_a_moment_is_looked_for_again(monkeypatch, looks, said):
+    """One that stays away was lost sight of, and is not counted again when others go on."""
+    processes = Processes()
+    left = iter(looks)
+    monkeypatch.setattr(processes, "_once", lambda: Usage(next(left), 1e4, 1))
+    assert processes.look().process_s == 1001.0
+    assert processes.look().process_s == said

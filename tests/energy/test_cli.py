@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from mcmcopt.energy import read_log, summarize
+from mcmcopt.energy import Report, read_log, summarize
 from mcmcopt.energy.__main__ import main
 from mcmcopt.energy.doctor import describe, examine, remedy
 from mcmcopt.energy.sample import Channel
-from mcmcopt.energy.sensors.rapl import UDEV
+from mcmcopt.energy.sensors.rapl import GRANT, UDEV
 from tests.energy.fakes import FakeClock, FakeMachine
 
 PYTHON = [sys.executable, "-c"]
@@ -38,16 +38,56 @@ def test_a_command_that_is_not_there_is_named(capfd):
 
 
 def test_the_report_as_json_and_the_log_agree(tmp_path, capfd):
+    log, file = tmp_path / "log.jsonl", tmp_path / "report.json"
+    options = ["--json", str(file), "--cpu-estimate", "5", "--log", str(log)]
+    assert main([*options, "--", *PYTHON, "sum(range(3_000_000))"]) == 0
+    report = Report.from_dict(json.loads(file.read_text()))
+    assert report.total_measured_j is None or report.total_measured_j >= 0
+    assert summarize(read_log(log)).total_estimated_j >= report.total_estimated_j > 0
+    assert {p.name for p in tmp_path.iterdir()} == {"log.jsonl", "report.json"}
+
+
+def test_a_termination_is_handed_on_and_the_report_still_comes(tmp_path):
+    code = (
+        "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(9))\nprint('up', flush=True)\ntime.sleep(20)"
+    )
     log = tmp_path / "log.jsonl"
-    assert main(["--json", "--cpu-estimate", "5", "--log", str(log), "--", *PYTHON, "sum(range(3_000_000))"]) == 0
-    report = json.loads(capfd.readouterr().err)
-    assert report["total_measured_j"] is None or report["total_measured_j"] >= 0
-    assert summarize(read_log(log)).total_estimated_j >= report["total_estimated_j"] > 0
+    run = subprocess.Popen(
+        [sys.executable, "-m", "mcmcopt.energy", "--log", str(log), "--", *PYTHON, code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert run.stdout.readline() == b"up\n"
+    run.terminate()
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == 9
+    assert b"Energy of command" in err
+    assert '"type":"report"' in log.read_text().splitlines()[-1]
+
+
+def test_a_rest_that_cannot_be_measured_does_not_keep_the_command_from_running(monkeypatch, capfd):
+    monkeypatch.setattr("mcmcopt.energy.meter.measure_idle", no_rest)
+    assert main(["--idle", "2", "--", *PYTHON, "print('ran')"]) == 0
+    out, err = capfd.readouterr()
+    assert out == "ran\n"
+    assert "--idle: no rest" in err
+
+
+def no_rest(*args):
+    raise RuntimeError("no rest")
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--"], ["doctor", "--", "true"], ["--period", "0", "--", "true"], ["--cpu-estimate", "x", "--", "t"]],
+    [
+        [],
+        ["--"],
+        ["doctor", "--", "true"],
+        ["--period", "0", "--", "true"],
+        ["--cpu-estimate", "x", "--", "t"],
+        ["--idle", "1", "--", "t"],
+        ["--log", "/dev/null/x", "--", "t"],
+    ],
 )
 def test_a_wrong_line_says_what_is_wrong_and_runs_nothing(arguments, capsys):
     with pytest.raises(SystemExit) as error:
@@ -85,13 +125,25 @@ def test_the_doctor_names_each_sensor_and_the_command_that_would_enable_it(capsy
         assert sensor in page
 
 
-def test_the_doctor_gives_the_rule_of_least_privilege(tmp_path):
+def test_the_doctor_gives_a_command_of_least_privilege_that_can_be_pasted(tmp_path):
     machine = FakeMachine(tmp_path, "forbidden", FakeClock())
     page = describe(examine("rapl", sysfs_root=machine.root, opener=machine, cpu_estimate=None))
     assert page.count("permission denied") == 5
-    assert page.count(UDEV) == 1
-    assert "chmod -R 755" not in page
+    assert page.count(GRANT) == 1
     assert "not measured" in page
+    (command,) = [line for line in page.splitlines() if line.startswith("sudo")]
+    # a shell runs it, with commands that only write down what they are asked for
+    asked = tmp_path / "asked"
+    stubs = f'sudo() {{ echo "$@" >> {asked}; if [ $1 = tee ]; then cat > {tmp_path}/rule; fi; }}'
+    subprocess.run(["bash", "-c", f"set -e\n{stubs}\nUSER=me\n{command}"], check=True)
+    assert (tmp_path / "rule").read_text() == UDEV + "\n"
+    assert asked.read_text().splitlines() == [
+        "groupadd -f rapl",
+        "usermod -aG rapl me",
+        "tee /etc/udev/rules.d/60-rapl.rules",
+        "udevadm control --reload",
+        "udevadm trigger --subsystem-match=powercap --action=add",
+    ]
 
 
 def test_the_doctor_says_what_is_used(tmp_path):

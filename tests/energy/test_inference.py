@@ -108,3 +108,30 @@ def test_a_running_meter_is_used():
 def test_times_that_make_no_sense_are_refused(times):
     with pytest.raises(ValueError, match="seconds"):
         measure_inference(lambda x: None, [0], **times)
+
+
+class Resetting(Steady):
+    """Loses what it has counted, once."""
+
+    def read(self, scope="tick"):
+        values = super().read(scope)
+        return type(values)(uj={"steady": values.uj["steady"] % 5_000_000}) if self.reads > 1 else values
+
+
+def test_joules_of_a_part_of_the_time_are_not_divided_by_all_repetitions():
+    cost = measure_inference(
+        lambda x: time.sleep(0.002), [0], 0.2, warm_up=0.0, sources=(Resetting(time.monotonic),), attribute=False
+    )
+    assert cost.report.coverage < 0.99
+    assert cost.j_per_batch is cost.j_per_sample is cost.precision is None
+    assert "not known" in str(cost) or "not measured" in str(cost)
+
+
+def test_samples_are_counted_in_the_batch_however_it_is_packed():
+    def size(batch, **settings):
+        return of(lambda x: None, batch, 0.01, warm_up=0.0, **settings).batch_size
+
+    assert size(torch.zeros(64, 3)) == 64
+    assert size({"x": torch.zeros(64, 3), "y": torch.zeros(64)}) == 64
+    assert size(3.0) == 1
+    assert size((torch.zeros(7, 2), torch.zeros(7)), batch_size=7) == 7

@@ -10,7 +10,7 @@ import pytest
 
 from mcmcopt.energy import EnergyMeter, SensorUnavailable, measure_energy, read_log, summarize
 from tests.energy.fakes import FakeClock, FakeMachine
-from tests.energy.stand_ins import Broken, Steady, Stuck
+from tests.energy.stand_ins import Broken, Interrupted, Slow, Steady, Stuck
 
 
 def run(m, clock, seconds):
@@ -191,6 +191,81 @@ def test_a_stop_does_not_wait_for_a_sensor_that_never_answers(monkeypatch):
     while not sensor.closed and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sensor.closed  # by the thread, when it came back
+
+
+def test_a_stop_waits_for_another_threads_window_and_lets_go_of_everything():
+    sensor = Slow(time.monotonic, 0.3)
+    m = EnergyMeter((sensor,), attribute=False).start()
+    other = threading.Thread(target=m.window("other").__enter__)
+    other.start()
+    assert sensor.waiting.wait(5)
+    report = m.stop()
+    other.join()
+    assert "stuck" not in report.flags
+    assert sensor.closed == sensor.opened == 1
+
+
+def test_training_goes_on_while_a_sensor_does_not_answer(monkeypatch):
+    monkeypatch.setattr("mcmcopt.energy.meter.STOP_S", 0.1)
+    sensor = Stuck(time.monotonic, good_reads=1)
+    m = EnergyMeter((sensor,), period_s=0.01).start()
+    assert sensor.waiting.wait(5)
+    optimizer = Hooked()
+    steps = m.attach(optimizer)
+    start = time.monotonic()
+
+    def train():
+        for _ in range(100):
+            with m.window("epoch") as window:
+                optimizer.step()
+        return window
+
+    with pytest.warns(match="not answered"):
+        window = train()
+    assert time.monotonic() - start < 2  # one wait, not two hundred
+    assert "stuck" in window.report.flags
+    assert window.report.total_measured_j is None
+    assert steps.report.total_measured_j is None
+    sensor.let_go.set()
+    while sensor.reads < 5:
+        time.sleep(0.01)
+    with m.window("after") as after:
+        time.sleep(0.02)
+    assert after.report.flags == ()
+    assert after.report.coverage == 1.0
+    m.stop()
+
+
+class Hooked:
+    """An optimizer, as far as hooks go."""
+
+    def __init__(self):
+        self.before, self.after = [], []
+
+    def register_step_pre_hook(self, hook):
+        self.before.append(hook)
+        return self
+
+    def register_step_post_hook(self, hook):
+        self.after.append(hook)
+        return self
+
+    def step(self):
+        for hook in (*self.before, *self.after):
+            hook(self, (), {})
+
+
+def test_a_handler_that_asks_in_the_midst_of_a_sample_disturbs_none(clock):
+    sensor = Interrupted(clock)
+    m = meter(clock, sensor)
+    with m:
+        sensor.handler = m.read
+        for _ in range(5):
+            clock.advance(1)
+            m.tick()
+        sensor.handler = None
+    assert m.report.total_measured_j == 500.0
+    assert m.report.channels["steady"].flags == ()
 
 
 def test_a_script_that_never_stops_its_meter_ends_all_the_same(tmp_path):

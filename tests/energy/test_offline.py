@@ -196,3 +196,16 @@ def test_a_run_that_was_killed_after_its_first_sample_has_not_measured_zero_joul
     meter.stop()
     assert report.total_measured_j is None
     assert report.coverage == 0.0
+
+
+def test_each_run_has_its_own_power_at_rest(tmp_path, path):
+    machine, nets = FakeMachine(tmp_path, ONE), []
+    for idle_w in (100.0, 20.0):
+        with make_meter(machine, log=path, idle_w=idle_w) as meter:
+            run(machine, meter, seconds=10)
+        nets.append(meter.report.net_j)
+    assert nets == [200.0, 1000.0]
+    assert summarize(read_log(path)).net_j == 1200.0
+    with make_meter(machine, log=path) as meter:
+        run(machine, meter, seconds=10)
+    assert summarize(read_log(path)).net_j is None

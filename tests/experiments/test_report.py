@@ -83,18 +83,19 @@ def test_page_says_what_summary_csv_says(outputs, tmp_path, capsys):
 
 def test_joules_are_a_mean_or_an_estimate_or_not_measured():
     class Made:
-        def __init__(self, **summary):
-            self.summary = summary
+        def __init__(self, joules, estimated=None, assumption="7.5 W"):
+            self.summary = {"joules": joules, "joules_estimated": estimated, "energy": {"assumption": assumption}}
 
     def of(*runs):
-        return analysis.joules(analysis.Group("label", tuple(Made(**run) for run in runs)))
+        return analysis.joules(analysis.Group("label", tuple(Made(*run) for run in runs)))
 
-    assert of({"joules": 1.0, "joules_estimated": 5.0}, {"joules": 3.0, "joules_estimated": 5.0}) == "2 ± 1.414"
-    assert of({"joules": None, "joules_estimated": 5.0}, {"joules": 3.0, "joules_estimated": 7.0}).endswith(
-        "(estimated)"
-    )
-    assert of({"joules": None, "joules_estimated": None}, {"joules": 3.0, "joules_estimated": 7.0}) == "not measured"
-    assert of({"joules": None}) == "not measured"  # of a version that had no estimates
+    assert of((1.0, 5.0), (3.0, 5.0)) == "2 ± 1.414"
+    assert of((None, 5.0), (3.0, 7.0)) == "6 ± 1.414 (estimated)"
+    assert of((None, 5.0), (3.0, 700.0, "750 W")).startswith("not comparable")
+    assert of((None, None), (3.0, 7.0)) == "not measured"
+    old = Made(None)
+    old.summary = {"joules": None}  # of a version that had no estimates
+    assert analysis.joules(analysis.Group("label", (old,))) == "not measured"
 
 
 def test_numbers_of_the_summary(outputs):

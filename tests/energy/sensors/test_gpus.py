@@ -210,3 +210,23 @@ def test_boards_are_listed_with_their_instances_and_their_faults() -> None:
     assert (second.index, second.handle, bool(second.error)) == (1, None, True)
     assert (third.name, third.migs, third.divided) == ("NVIDIA A100", MIGS, True)
     assert list_boards(nvml)[1].divided is False
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2, 4])
+def test_each_rank_measures_a_board_of_its_own(rank: int) -> None:
+    environ = {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "3"}
+    choice = choose(THREE, None, environ)
+    assert indices(choice) == [rank % 3]
+    assert choice.assumed_order
+    assert indices(choose(THREE, (0, 1, 2), environ)) == [0, 1, 2]  # asked for
+    assert indices(choose(THREE, None, {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "1"})) == [0, 1, 2]
+    assert indices(choose(THREE, None, {**environ, "CUDA_VISIBLE_DEVICES": "2"})) == [2]
+
+
+def test_the_board_that_torch_has_made_current_is_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = torch_with([uuid.removeprefix("GPU-") for uuid in UUIDS])
+    torch.cuda.current_device = lambda: 2
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    choice = choose(THREE, None, {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"})
+    assert indices(choice) == [2]
+    assert not choice.assumed_order

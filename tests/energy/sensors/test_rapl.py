@@ -238,3 +238,24 @@ def test_a_window_shorter_than_the_counters_update_is_not_zero_joules_without_un
     reading = window.report.channels[PACKAGE]
     assert reading.energy_j == 0.0
     assert reading.flags or reading.uncertainty_j >= 120.0 * 0.001
+
+
+def test_a_counter_that_has_never_moved_is_not_0_joules_however_short_the_run(tmp_path):
+    machine, meter = rig(tmp_path, ONE)
+    machine.freeze("package-0")
+    with meter:
+        with meter.window("short") as short:
+            machine.advance(0.5)
+        assert short.report.total_measured_j is None
+        machine.advance(0.3)
+        machine.thaw("package-0")
+        machine.advance(1)
+    assert meter.report.total_measured_j == 120.0
+    assert meter.report.coverage == 1.0  # it has moved: what it said before was 0 J
+
+
+def test_a_small_processor_may_draw_more_than_four_times_what_it_declares(tmp_path):
+    machine, meter = rig(tmp_path, [Zone("package-0", 64.0, limit_w=15.0)])
+    with meter:
+        run(machine, meter, seconds=5)
+    assert meter.report.total_measured_j == 320.0
