@@ -12,7 +12,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
 test-fast: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow" -n 2 --ignore=tests/statistical --ignore=tests/experiments --ignore=tests/test_benchmarks.py
+	$(BIN)/python -m pytest -m "not slow" -n 2 --ignore=tests/statistical --ignore=tests/experiments --ignore=tests/test_benchmarks.py --ignore=tests/loss/test_decisions.py
 
 test-long: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2
