@@ -60,14 +60,28 @@ import sys, time
 from mcmcopt.energy import EnergyMeter
 import mcmcopt.energy.outputs.text
 seconds, period = float(sys.argv[2]), float(sys.argv[3])
-meter = EnergyMeter("rapl", sysfs_root=sys.argv[1], period_s=period or 1.0)
-if period:
-    meter.start()
+meter = EnergyMeter("rapl", sysfs_root=sys.argv[1], period_s=period)
+meter.start()
 start = time.process_time()
 time.sleep(seconds)
 print(time.process_time() - start)
+meter.stop()
+"""
+WAITS = """
+import sys, threading, time
+end, seconds, period = threading.Event(), float(sys.argv[2]), float(sys.argv[3])
+
+def wait():
+    while not end.wait(period):
+        pass
+
+thread = threading.Thread(target=wait)
 if period:
-    meter.stop()
+    thread.start()
+start = time.process_time()
+time.sleep(seconds)
+print(time.process_time() - start)
+end.set()
 """
 CHILDREN = (
     "import subprocess, sys\nfor _ in range(60): subprocess.run([sys.executable, '-S', '-c', 'sum(range(2000000))'])"
@@ -120,10 +134,14 @@ def timings(root: Path, seconds: float, rounds: int) -> list[tuple[str, str, str
 
         both = median_of(100 * rounds, window)
     rows.append(("both edges of a window, and its report", "–", f"{1e6 * both:.0f} µs"))
-    base = float(child(SLEEPS, str(root), str(seconds), "0"))
+    base = float(child(WAITS, "", str(seconds), "0"))
     for rate, target in ((1, "< 0.1 %"), (10, "< 0.3 %")):
-        used = float(child(SLEEPS, str(root), str(seconds), str(1 / rate))) - base
-        rows.append((f"thread's CPU time at {rate} Hz, over {seconds:g} s", target, f"{100 * used / seconds:.3f} %"))
+        found = []
+        for code in (SLEEPS, WAITS):
+            used = float(child(code, str(root), str(seconds), str(1 / rate))) - base
+            found.append(f"{100 * used / seconds:.3f} %")
+        label = f"thread's CPU time at {rate} Hz, over {seconds:g} s (of a thread that only waits)"
+        rows.append((label, target, f"{found[0]} ({found[1]})"))
     resident, threads, processes = json.loads(child(RESIDENT, str(root)))
     extra = f"{processes} / {threads} / {resident / 1024:.2f} MiB"
     rows.append(("extra processes / threads / resident memory", "0 / 1 / < 2 MiB", extra))
