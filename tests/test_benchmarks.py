@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import cases, proposals
+from benchmarks import cases, energy_overhead, energy_peers, proposals
 from benchmarks.costs import Work, dense
 
 
@@ -35,3 +35,19 @@ def test_it_runs(part, capsys, tmp_path):
     assert "≥ 3×" in text or "≥ 40×" in text
     assert "DIFFER" not in text
     assert torch.get_num_threads() == 1
+
+
+def test_the_meters_costs_and_joules_are_printed(capsys):
+    energy_overhead.main(["--seconds", "0.3", "--rounds", "1"])
+    text = capsys.readouterr().out
+    assert "import of EnergyMeter" in text
+    assert "| 1 failed read of 4, one of two packages | 12,000.0 J | 12,000.000 J (+0.000 %) |" in text
+    assert text.count(" J |") >= 13
+
+
+def test_the_table_beside_other_meters_is_written_whole(tmp_path, capsys):
+    page = tmp_path / "peers.md"
+    energy_peers.main(["--write", str(page)])
+    assert "| steady laptop, 60 s | 1,800.0 | 1,800.0 |" in page.read_text(encoding="utf-8")
+    assert "steady laptop" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["peers.md"]
