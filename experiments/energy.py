@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MEASURED = ("counter", "integrated")
 UNKNOWN = WindowTotal(0, 0.0, None, None)
-NOT_MEASURED = {"windows": {"train": asdict(UNKNOWN)}, "assumption": None, "processes": 1}
+NOT_MEASURED = {"windows": {}, "measured": [], "assumption": None, "known": [False, False], "processes": 1}
 """The state of a run of which nobody knows what it used so far."""
 
 
@@ -64,6 +64,8 @@ class Energy:
         self._idle_seconds, self._inference_seconds = settings["idle_seconds"], settings["inference_seconds"]
         self.inference: Inference | None = None
         self._before: dict[str, WindowTotal] = {}
+        self._known = (settings["enabled"], settings["enabled"])
+        """Whether all parts of the run so far were measured by the same sensors, and estimated by the same watts."""
         self._processes = 1
         self._open: dict[str, Any] = {}
         self._meter: EnergyMeter | None = None
@@ -150,12 +152,17 @@ class Energy:
         """Return the sum of a window's closed stretches, those before a resumption among them."""
         before = self._before.get(name)
         if self._meter is None:
-            return UNKNOWN if before is None else replace(before, measured_j=None, estimated_j=None, coverage=0.0)
-        now = self._meter.windows.get(name)
-        if now is None:  # not opened by this process: nothing more was used
-            zero = 0.0 if self.measures else None
-            now = WindowTotal(0, 0.0, zero, None if self.assumption is None else 0.0)
-        return now if before is None else _added(before, now)
+            total = before or UNKNOWN
+        else:
+            now = self._meter.windows.get(name)
+            if now is None:  # not opened by this process: nothing more was used
+                zero = 0.0 if self.measures else None
+                now = WindowTotal(0, 0.0, zero, None if self.assumption is None else 0.0)
+            total = now if before is None else _added(before, now)
+        measured, estimated = self._known
+        if not measured:
+            total = replace(total, measured_j=None, coverage=0.0)
+        return total if estimated else replace(total, estimated_j=None)
 
     def joules(self, name: str = "train") -> dict[str, float | None]:
         """Return a window's sums as they stand in a table's row."""
@@ -165,17 +172,28 @@ class Energy:
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint."""
         names = {*self._before, *(() if self._meter is None else self._meter.windows)}
-        windows = {name: asdict(self.total(name)) for name in sorted(names)}
-        if self._meter is None:  # what is trained without a meter is not known, and makes the whole unknown
-            windows.setdefault("train", asdict(UNKNOWN))
-        return {"windows": windows, "assumption": self.assumption, "processes": self._processes}
+        return {
+            "windows": {name: asdict(self.total(name)) for name in sorted(names)},
+            "measured": self._measured,
+            "assumption": self.assumption,
+            "known": list(self._known),
+            "processes": self._processes,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's sums; what this process has used so far is kept."""
         self._before = {name: WindowTotal(**total) for name, total in state["windows"].items()}
         self._processes = state["processes"] + 1
-        if state["assumption"] != self.assumption:  # estimates of different watts cannot be added
-            self._before = {name: replace(total, estimated_j=None) for name, total in self._before.items()}
+        # joules of other sensors, or of other watts, cannot be added
+        self._known = (
+            self._known[0] and state["known"][0] and state["measured"] == self._measured,
+            self._known[1] and state["known"][1] and state["assumption"] == self.assumption,
+        )
+
+    @property
+    def _measured(self) -> list[str]:
+        channels = () if self._meter is None else self._meter.channels
+        return sorted(c.id for c in channels if c.in_total and c.provenance in MEASURED)
 
     def measure_inference(self, model: nn.Module, split: Split) -> None:
         """Repeat the inference of a part of the data until its energy is known, if any is."""
@@ -204,7 +222,7 @@ class Energy:
         train, cost = self.total("train"), self.inference
         status = self.status
         if self.measures and train.measured_j is None:
-            status = "not measured: a part of this run was made without a sensor"
+            status = "not measured: a part of this run was made without these sensors"
         out: dict[str, Any] = {"status": status, "assumption": self.assumption, "processes": self._processes}
         for name, of in (("measured", "j_per_batch"), ("estimated", "estimated_j_per_batch")):
             used = getattr(train, f"{name}_j")

@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give a command after --, or doctor")
     if options.idle and not 2 <= options.idle < float("inf"):
         parser.error(f"--idle must be at least 2 seconds, got {options.idle}")
+    if options.json and (Path(options.json).is_dir() or not Path(options.json).absolute().parent.is_dir()):
+        parser.error(f"--json must be a file in a folder that exists, got {options.json}")
     try:
         meter = EnergyMeter(period_s=options.period, log=options.log, cpu_estimate=_watts(options.cpu_estimate))
     except ValueError as error:
@@ -52,10 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, report = _run(meter, command, options.idle)
     except OSError as error:
         parser.error(f"--log: {error}")
-    if options.json:
-        with replacing(Path(options.json)) as temporary:
-            temporary.write_text(report.to_json(indent=2) + "\n", encoding="utf-8")
     _say(str(report), error=True)  # the command's own output stays what it is
+    if options.json:
+        try:
+            with replacing(Path(options.json)) as temporary:
+                temporary.write_text(report.to_json(indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            _say(f"--json: {error}", error=True)
     return code
 
 
@@ -90,7 +95,10 @@ def _run(meter: EnergyMeter, command: Sequence[str], idle: float) -> tuple[int, 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
     """Wait for a command; Ctrl-C reaches it by itself, a termination is handed on, and it decides."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+    except ValueError:  # in another thread than the main one signals are not ours
+        before = None
     try:
         while True:
             try:
@@ -99,7 +107,8 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
                 continue
             return code if code >= 0 else 128 - code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str, error: bool = False) -> None:

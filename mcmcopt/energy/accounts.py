@@ -43,6 +43,8 @@ class Totals(NamedTuple):
     """Of `uj`, what was added for seconds that are not counted."""
     unread_s: float = 0.0
     """Seconds since the last good reading; not a total."""
+    waiting_s: float = 0.0
+    """Seconds that count if the counter, which has not moved yet, turns out to be alive; not a total."""
     integral_j: float = 0.0
     integrated_s: float = 0.0
     process_j: float = 0.0
@@ -98,7 +100,7 @@ class _Account:
         made = step(before[1], raw, dt, c.range_uj, c.max_w, c.resolution_s, late_s)
         self.still_s = 0.0 if raw != before[1] else self.still_s + dt
         must_move = c.kind in NEVER_STILL and c.provenance == "counter"
-        frozen = must_move and self.still_s >= STILL_S
+        frozen = must_move and self.still_s >= max(STILL_S, 2 * c.resolution_s)
         if self.slept:  # what the machine used in its sleep is not ours, and cannot be told from the rest
             made, self.slept = Step(0, False), False
         self.uj += made.uj
@@ -133,7 +135,7 @@ class _Account:
         process_j = self.process_j + share * self.unattributed_uj / 1e6
         return Totals(
             self.uj, self.counted_s, self.lost_s, self.dubious_uj, 0.0 if seen is None else t_s - seen[0],
-            self.integral_j, self.integrated_s, process_j, dict(self.flags),
+            self.waiting_s, self.integral_j, self.integrated_s, process_j, dict(self.flags),
         )  # fmt: skip
 
 
@@ -146,28 +148,27 @@ class _Pair:
     status: str = "unknown"
     """unknown, candidate, mirror or apart."""
     agreed: int = 0
-    first_seen: tuple[int, int] = (0, 0)
-    compared: tuple[int, int] = (0, 0)
-    slack_uj: float = 0.0
-    """The most by which two readings of one register can differ, of what was seen so far."""
+    compared_uj: int = 0
 
-    def see(self, raw: tuple[int, int], totals: tuple[int, int], range_uj: int | None, slack_uj: float) -> None:
-        self.slack_uj = max(self.slack_uj, slack_uj)
-        if self.status == "unknown":
-            if min(raw) < MIRROR_UJ:
-                return  # two counters that have just begun look alike
-            off = abs(raw[0] - raw[1])
-            off = off if range_uj is None else min(off, range_uj + 1 - off)
-            self.status = "candidate" if off <= max(1e-6 * raw[0], self.slack_uj) else "apart"
-            self.first_seen = self.compared = totals
-        if self.status == "apart":
-            return
-        # one register never drifts from itself, however long: it is the whole difference that counts
-        since = totals[0] - self.first_seen[0], totals[1] - self.first_seen[1]
-        if abs(since[0] - since[1]) > max(1e-6 * max(since), 2 * self.slack_uj):
+    def see(self, raw: tuple[int, int], used_uj: int, range_uj: int | None, slack_uj: float) -> None:
+        """Compare what the two show at one moment: one register never differs from itself, whatever befalls it.
+
+        Args:
+            raw: readings of the two.
+            used_uj: total of the first one, µJ.
+            range_uj: of the counters.
+            slack_uj: the most by which two readings of one register can differ here.
+        """
+        if self.status == "apart" or (self.status == "unknown" and min(raw) < MIRROR_UJ):
+            return  # two counters that have just begun look alike
+        off = abs(raw[0] - raw[1])
+        off = off if range_uj is None else min(off, range_uj + 1 - off)
+        if off > max(1e-6 * max(raw), slack_uj):
             self.status = "apart"
-        elif totals[0] - self.compared[0] >= max(MIRROR_UJ, 10 * self.slack_uj):
-            self.compared = totals
+        elif self.status == "unknown":
+            self.status, self.compared_uj = "candidate", used_uj
+        elif used_uj - self.compared_uj >= max(MIRROR_UJ, 10 * slack_uj):
+            self.compared_uj = used_uj
             self.agreed += 1
             if self.agreed >= AGREEING:
                 self.status = "mirror"
@@ -201,13 +202,13 @@ class Accounts:
 
     def add(self, sample: Sample) -> None:
         """Take a sample into account; samples come in the order of their time."""
-        self._t_s, self._late_s = sample.t_s, sample.span_s
+        self._t_s, self._late_s = sample.t_s, sample.late_s
         if "suspended" in sample.flags.get("", ()):
             for account in self._of.values():
                 account.slept, account.last_w = True, None
         for name, raw in sample.uj.items():
             if name in self._of:
-                self._of[name].count(sample.t_s, raw, sample.span_s)
+                self._of[name].count(sample.t_s, raw, sample.late_s)
         for name, w in sample.w.items():
             if name in self._of:
                 self._of[name].integrate(sample.t_s, w)
@@ -227,12 +228,12 @@ class Accounts:
         return State(now, totals, self._process_s, self._machine_s, self._late_s)
 
     def _compare(self, pair: _Pair, sample: Sample) -> None:
-        first, second = self._of[pair.first], self._of[pair.second]
+        first = self._of[pair.first]
         if pair.first in sample.uj and pair.second in sample.uj:
             raw = sample.uj[pair.first], sample.uj[pair.second]
             # between the two readings the one register may have been updated
             slack_uj = (first.channel.max_w or 0.0) * 1e6 * (sample.span_s + first.channel.resolution_s)
-            pair.see(raw, (first.uj, second.uj), first.channel.range_uj, slack_uj)
+            pair.see(raw, first.uj, first.channel.range_uj, slack_uj)
 
     def _attribute(self, process_s: float, machine_s: float) -> None:
         before, now = self._cpu, (process_s, machine_s)

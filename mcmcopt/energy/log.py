@@ -119,13 +119,17 @@ def read_log(path: str | os.PathLike[str]) -> Log:
     """
     segments: dict[str, Segment] = {}
     torn: list[int] = []
+    latest = ""
     with Path(path).open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 entry = json.loads(line)
-                kind, of = entry.pop("type"), entry.pop("of", "")
+                kind = entry.pop("type")
+                # lines of before there was `of` belong to the header above them
+                latest = f"line {number}" if kind == "header" else latest
+                of = entry.pop("of", latest)
             except (ValueError, KeyError, AttributeError):
                 torn.append(number)
                 continue

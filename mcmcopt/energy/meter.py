@@ -39,7 +39,8 @@ LOOK_S = 0.9
 POWER_PERIOD_S = 0.1
 """Between two samples of a power that has no counter."""
 STOP_S = 2.0
-"""How long a stop, or a window's edge, waits for a sensor that does not answer."""
+"""How long a stop, or a window's edge, waits for a sensor that does not answer another thread.  An edge that reads the
+sensor itself waits for its answer."""
 
 
 class EnergyMeter:
@@ -105,7 +106,7 @@ class EnergyMeter:
         self._baseline = None if idle_w is None else Baseline(idle_w, None, None, "given")
         self._lock = threading.RLock()
         self._forked = self._running = self._abandoned = False
-        self._patience_s = STOP_S
+        self._patience_s, self._depth = STOP_S, 0
         self._session: Session | None = None
         self._report: Report | None = None
         if require:
@@ -135,15 +136,15 @@ class EnergyMeter:
                 kept = meta if self._log_path is None else {**meta, "log": str(self._log_path)}
                 self._session = Session(recorder, Window(self, "total", False, kept), self._baseline, self._attribute)
                 _warn(recorder.channels)
-            except BaseException:  # where warnings are errors, too
+                tasks = self._tasks(recorder)
+                self._sampler = Sampler(tasks) if tasks and self._background else None
+                if self._sampler is not None:
+                    self._sampler.start()  # waits for the lock
+            except BaseException:  # where warnings are errors, or no thread can be had
                 recorder.release()
                 raise
             self._running, self._abandoned, self._report = True, False, None
             forks.remember(self)
-            tasks = self._tasks(recorder)
-            self._sampler = Sampler(tasks) if tasks and self._background else None
-            if self._sampler is not None:
-                self._sampler.start()
         return self
 
     def stop(self) -> Report:
@@ -158,23 +159,37 @@ class EnergyMeter:
         came_back = self._sampler is None or self._sampler.stop(STOP_S)
         # a thread that is stuck in a sensor holds the lock: then the last sample before has to do
         with self._locked(STOP_S if came_back else 0.1) as held:
-            if not held:
-                _warn_stuck()
-            if self._running:
-                self._report = self._current.end(None if held else self._clock())
+            if not self._running:  # another thread was faster
+                return self.report
+            session = self._current
+            try:
+                self._report = session.end(None if held else self._clock())
+            except BaseException:  # interrupted: without a last reading
+                self._report = session.end(self._clock())
+                raise
+            finally:
                 self._running, self._abandoned = False, True
+        if not held:
+            with self._locked(
+                0
+            ):  # it may have come back meanwhile: whoever leaves the lock last lets go of the sensors
+                pass
+            _warn_stuck()
         return self.report
 
     def read(self) -> Report:
         """Read all sensors and return the report from the start until now."""
-        with self._held():
-            self._current.take("tick")
-            return self._current.report()
+        self._check_runs()
+        with self._locked(self._patience_s) as held:
+            if held:
+                self._current.take("tick")
+            return self._current.report(None if held else self._current.recorder.accounts.state(self._stuck()))
 
     @property
     def windows(self) -> Mapping[str, WindowTotal]:
         """Sums of the windows that are closed, by name; no sensor is read."""
-        with self._held():
+        self._check_runs()
+        with self._locked(self._patience_s):
             return self._current.report().windows
 
     def tick(self) -> None:
@@ -269,14 +284,16 @@ class EnergyMeter:
         return self._running and session is self._session
 
     def _open(self, window: Window) -> None:
-        self._check_runs()
         with self._locked(self._patience_s) as held:
-            self._current.open(window, None if held else self._stuck())
+            self._check_runs()
+            window.session = self._current
+            window.session.open(window, None if held else self._stuck())
 
     def _close(self, window: Window) -> None:
         self._check_fork()
+        assert window.session is not None  # noqa: S101 -- it was opened
         with self._locked(self._patience_s) as held:
-            self._current.close(window, None if held else self._stuck())
+            window.session.close(window, None if held else self._stuck())
 
     def _edge(self) -> tuple[Session, State] | None:
         """Read one value per channel and return the totals: the edge of an optimizer's step; None: it does not run."""
@@ -298,16 +315,21 @@ class EnergyMeter:
         """Hold the lock for a block, which learns whether it could be had in time; -1: wait for it."""
         lock = self._lock
         held = lock.acquire(timeout=timeout_s)
+        if held:
+            self._depth += 1
+            self._patience_s = STOP_S
         try:
-            if held:
-                self._patience_s = STOP_S
             yield held
         finally:
             if held:
-                if self._abandoned:  # the run has ended: whoever holds the lock last lets go of the sensors
-                    self._abandoned = False
-                    self._current.recorder.release()
-                lock.release()
+                self._depth -= 1
+                try:
+                    # the run has ended: whoever leaves the lock last lets go of the sensors
+                    if self._abandoned and not self._depth:
+                        self._abandoned = False
+                        self._current.recorder.release()
+                finally:
+                    lock.release()
 
     def _tick(self) -> None:
         with self._locked():
@@ -350,7 +372,7 @@ class EnergyMeter:
 
     def _after_fork(self) -> None:
         """In a forked child: let go of everything, write nothing."""
-        self._lock = threading.RLock()  # the parent's may be held by a thread that does not exist here
+        self._lock, self._depth = threading.RLock(), 0  # the parent's may be held by a thread that is not here
         self._forked, self._running = True, False
         if self._session is not None:
             self._session.recorder.forget()

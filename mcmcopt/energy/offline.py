@@ -75,6 +75,10 @@ def _check_apart(segments: Sequence[Segment]) -> None:
         for other in segments[:number]:
             if not one.samples or not other.samples or one.meta.get("boot_id") != other.meta.get("boot_id"):
                 continue
+            if one.meta.get("boot_id") is None and (
+                one.samples[0].unix_s >= other.samples[-1].unix_s or other.samples[0].unix_s >= one.samples[-1].unix_s
+            ):
+                continue  # a system that does not tell its boots
             apart = one.samples[0].t_s >= other.samples[-1].t_s or other.samples[0].t_s >= one.samples[-1].t_s
             both = {c.id for c in one.channels if c.in_total} & {c.id for c in other.channels if c.in_total}
             if both and not apart:
@@ -132,7 +136,7 @@ def _insert(samples: list[Sample], moment: float, segment: Segment) -> None:
         if c.id in before.w and c.id in after.w and dt <= longest_gap_s(c, segment.period_s):
             w[c.id] = before.w[c.id] + part * (after.w[c.id] - before.w[c.id])
         if c.id in before.uj and c.id in after.uj:
-            made = step(before.uj[c.id], after.uj[c.id], dt, c.range_uj, c.max_w, c.resolution_s, after.span_s)
+            made = step(before.uj[c.id], after.uj[c.id], dt, c.range_uj, c.max_w, c.resolution_s, after.late_s)
             if made.trusted:  # elsewhere nobody knows what lay between: the edge stays unread
                 raw = before.uj[c.id] + round(part * made.uj)
                 uj[c.id] = raw if c.range_uj is None else raw % (c.range_uj + 1)

@@ -70,6 +70,11 @@ class Recorder:
             raise
 
     @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
+
+    @property
     def looks(self) -> bool:
         """Whether the processes are looked at."""
         return self._processes is not None
@@ -92,23 +97,25 @@ class Recorder:
         w: dict[str, float] = {}
         memory: dict[str, int] = {}
         flags: dict[str, tuple[str, ...]] = dict(self._failed)
+        span_s = 0.0
         for sensor, channels in tuple(self._active):
             values = self._read(sensor, channels, scope, flags)
             uj.update(values.uj)
             memory.update(values.memory)
             flags.update(values.flags)
+            span_s = max(span_s, values.span_s)
             for name, watts in values.w.items():
                 if 0 <= watts < math.inf:
                     w[name] = watts
                 else:
                     flags[name] = (*flags.get(name, ()), "read_error")
-        span_s = self._clock() - t_s
+        late_s = self._clock() - t_s
         asleep_s = self._clock.asleep()
         if asleep_s - self._asleep_s > ASLEEP_S:
             flags[""] = ("suspended",)
         self._asleep_s = asleep_s
         cpu_s = self._look(t_s, memory) if t_s - self._looked_s >= look_after_s else {}
-        sample = Sample(t_s, unix_s, uj, w, cpu_s, memory, flags, mark, span_s)
+        sample = Sample(t_s, unix_s, uj, w, cpu_s, memory, flags, mark, span_s, late_s)
         self.accounts.add(sample)
         self.write(lambda log: log.sample(sample))
         return sample
@@ -128,14 +135,19 @@ class Recorder:
     def release(self) -> None:
         """Close sensors and log; can be called again."""
         for sensor in self._sensors:
-            sensor.close()
+            try:
+                sensor.close()
+            except Exception as error:  # the others, and the log, are closed all the same
+                warn_once(f"close {sensor.name}", f"the sensor {sensor.name} could not be closed: {error!r}")
         self._close()
 
     def forget(self) -> None:
         """In a forked child: let go of what the parent uses, and write nothing."""
-        for sensor in self._sensors:
-            sensor.forget()
-        self._close()
+        try:
+            for sensor in self._sensors:
+                sensor.forget()
+        finally:
+            self._close()
 
     def _close(self) -> None:
         self._active = []

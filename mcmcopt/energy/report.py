@@ -30,7 +30,8 @@ class Reading:
         coverage: share of the time that was measured, 0 to 1.
         uncertainty_j: of the two edges at the mean power: a counter's quantum each, and what was not read in time.
             Where the power jumps at an edge the error can be larger.  None: an estimate, whose error nobody knows.
-        flags: what was wrong.
+        flags: what was wrong; `not_moved_yet`, a counter that has only ever shown one value may be dead: the seconds of
+            a slow one (a board's: 0.1 s) count from when it moves.
         counted: whether it enters a total.
         lost_s: seconds whose joules nobody will know.
         integral_j: of the power, where there is a counter too: the second opinion.

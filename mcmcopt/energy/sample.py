@@ -95,6 +95,7 @@ class Sample:
         flags: by channel, or of the whole sample under the empty name.
         mark: the edge of a window that was read here, such as `{"window": "epoch", "edge": "begin"}`; None elsewhere.
         span_s: seconds between the first and the last counter of one sensor.
+        late_s: seconds that the whole sample took: a value may be so much younger than `t_s`.
     """
 
     t_s: float
@@ -106,11 +107,12 @@ class Sample:
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mark: Mapping[str, Any] | None = None
     span_s: float = 0.0
+    late_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON writes it; what is empty is left out, whole numbers stay whole."""
         out: dict[str, Any] = {"t_s": self.t_s, "unix_s": self.unix_s}
-        for name in ("uj", "w", "cpu_s", "memory", "flags", "mark", "span_s"):
+        for name in ("uj", "w", "cpu_s", "memory", "flags", "mark", "span_s", "late_s"):
             if value := getattr(self, name):
                 out[name] = value
         return out

@@ -81,10 +81,10 @@ class Session:
         """Totals at the last sample."""
         return self.recorder.accounts.state()
 
-    def take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look_after_s: float = 0.0) -> None:
-        """Take a sample; the windows that are open take note of its memory and flags."""
-        if self._taking:  # a signal's handler asks in the midst of a sample: that one does for both
-            return
+    def take(self, scope: Scope, mark: Mapping[str, Any] | None = None, look_after_s: float = 0.0) -> bool:
+        """Take a sample and return whether that could be done; open windows take note of its memory and flags."""
+        if self._taking:  # a signal's handler asks in the midst of a sample
+            return False
         self._taking = True
         try:
             sample = self.recorder.take(scope, mark, look_after_s)
@@ -92,6 +92,7 @@ class Session:
             self._taking = False
         for window in self._windows:
             window.see(sample)
+        return True
 
     def open(self, window: Window, stuck_at: float | None = None) -> None:
         """Begin a window.
@@ -109,11 +110,11 @@ class Session:
             self._finish(window, self._edge(window, "end", stuck_at))
 
     def _edge(self, window: Window, edge: str, stuck_at: float | None) -> State:
-        if stuck_at is None:
-            self.take("edge", {**window.attrs, "window": window.name, "edge": edge}, EDGE_LOOK_S)
-        else:
-            window.flags.add("stuck")
-        return self.recorder.accounts.state(stuck_at)
+        mark = {**window.attrs, "window": window.name, "edge": edge}
+        if stuck_at is None and self.take("edge", mark, EDGE_LOOK_S):
+            return self.state
+        window.flags.add("stuck")
+        return self.recorder.accounts.state(self.recorder.now if stuck_at is None else stuck_at)
 
     def rest(self, baseline: Baseline) -> None:
         """Use a baseline from here on."""
@@ -131,9 +132,9 @@ class Session:
         Args:
             stuck_at: the moment, where the sensors cannot be read a last time; None: they can.
         """
-        if stuck_at is None:
-            self.take("tick")
-        else:
+        if stuck_at is None and not self.take("tick"):
+            stuck_at = self.recorder.now
+        if stuck_at is not None:
             self.whole.flags.add("stuck")
         end = self.recorder.accounts.state(stuck_at)
         for window in self._windows[1:]:

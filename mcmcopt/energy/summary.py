@@ -124,6 +124,8 @@ def _reading(
     # a window shorter than the counter's own pace may see none of its steps: then the power since the beginning tells
     usual_w = max((b.uj / 1e6 / b.counted_s for _, b in edges if b.counted_s > 0), default=0.0)
     unread_s = sum(a.unread_s + b.unread_s for a, b in edges)
+    if energy_j is None and any(b.waiting_s > 0 for _, b in edges):
+        flags.append("not_moved_yet")
     if unread_s > 0:
         flags.append("unread_edge")
     if by_power and duration_s < SHORT * channel.averaging_s:
@@ -143,10 +145,10 @@ def _reading(
         # of an estimate the edges are the smallest part of the error: nobody knows it
         uncertainty_j=None
         if mean_w is None or channel.provenance == "estimated"
-        else max(mean_w, usual_w) * (2 * channel.resolution_s + unread_s + late_s),
+        else max(mean_w, usual_w) * (2 * len(edges) * channel.resolution_s + unread_s + late_s),
         flags=tuple(flags),
         counted=counted,
-        lost_s=lost_s,
+        lost_s=min(lost_s, duration_s),  # of a gap that began before the window
         integral_j=integral_j if integrated_s > 0 and not by_power else None,
         reason=channel.reason,
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mcmcopt.energy.meter import EnergyMeter
     from mcmcopt.energy.report import Report
     from mcmcopt.energy.sample import Sample
+    from mcmcopt.energy.session import Session
 
 
 class Window:
@@ -30,6 +31,7 @@ class Window:
         self.name, self.attrs = name, dict(attrs)
         self._meter, self._sync = meter, sync
         self._report: Report | None = None
+        self.session: Session | None = None
         self.begin: State | None = None
         self.peaks: dict[str, int] = {}
         self.flags: set[str] = set()

@@ -90,6 +90,8 @@ def why_not_measured(report: Report) -> str:
 
 
 def _because(reading: Reading) -> str:
+    if "not_moved_yet" in reading.flags:
+        return ": its counter has not moved yet, it may be slow or dead"
     return f" ({', '.join(reading.flags)})" if reading.flags else ""
 
 

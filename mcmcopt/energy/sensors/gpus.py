@@ -84,10 +84,13 @@ def choose(boards: Sequence[Board], gpus: Sequence[int | str] | None, environ: M
     usable = [board for board in boards if not board.error]
     choice = _shown(boards, usable, environ)
     rank = environ.get("LOCAL_RANK", "")
-    if not rank.isdigit() or environ.get("LOCAL_WORLD_SIZE", "1") == "1" or len(choice.boards) < 2:
+    ranks = environ.get("LOCAL_WORLD_SIZE", environ.get("WORLD_SIZE", "1"))
+    if not rank.isdigit() or ranks == "1" or len(choice.boards) < 2:
         return choice
-    # each rank measures its own board: the one that torch has made current, or else the rank-th, as everybody does
+    # each rank measures its own board: the one that torch has made current, or else the rank-th, as everybody does;
+    # device 0 is current where nobody has chosen one
     own = torch_uuids(current=True)
+    own = None if own == (torch_uuids() or [])[:1] and rank != "0" else own
     found = [b for b in choice.boards if own and {f"GPU-{own[0]}", f"MIG-{own[0]}"} & {b.uuid, *b.migs}]
     if found:
         return Choice(tuple(found), choice.assumed_order)
