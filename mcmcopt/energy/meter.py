@@ -170,9 +170,8 @@ class EnergyMeter:
             finally:
                 self._running, self._abandoned = False, True
         if not held:
-            with self._locked(
-                0
-            ):  # it may have come back meanwhile: whoever leaves the lock last lets go of the sensors
+            # the thread may have come back before it could know that it should let go
+            with self._locked(0):
                 pass
             _warn_stuck()
         return self.report
