@@ -142,4 +142,4 @@ def _insert(samples: list[Sample], moment: float, segment: Segment) -> None:
                 uj[c.id] = raw if c.range_uj is None else raw % (c.range_uj + 1)
     cpu_s = {name: b + part * (after.cpu_s[name] - b) for name, b in before.cpu_s.items() if name in after.cpu_s}
     unix_s = before.unix_s + part * (after.unix_s - before.unix_s)
-    samples.insert(place, Sample(moment, unix_s, uj, w, cpu_s))
+    samples.insert(place, Sample(moment, unix_s, uj, w, cpu_s, late_s=after.late_s))

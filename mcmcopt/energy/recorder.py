@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,13 +134,11 @@ class Recorder:
             warn_once(f"log {path}", f"the log {path} is not written any more: {error}")
 
     def release(self) -> None:
-        """Close sensors and log; can be called again."""
-        for sensor in self._sensors:
-            try:
-                sensor.close()
-            except Exception as error:  # the others, and the log, are closed all the same
-                warn_once(f"close {sensor.name}", f"the sensor {sensor.name} could not be closed: {error!r}")
-        self._close()
+        """Close sensors and log, whatever one of them raises; can be called again."""
+        with ExitStack() as stack:
+            stack.callback(self._close)
+            for sensor in reversed(self._sensors):
+                stack.callback(_close, sensor)
 
     def forget(self) -> None:
         """In a forked child: let go of what the parent uses, and write nothing."""
@@ -179,3 +178,10 @@ class Recorder:
         self._looked_s = t_s
         memory["process"] = usage.rss_bytes
         return {"process": usage.process_s, "machine": usage.machine_s}
+
+
+def _close(sensor: Sensor) -> None:
+    try:
+        sensor.close()
+    except Exception as error:  # a driver that breaks must not break the training
+        warn_once(f"close {sensor.name}", f"the sensor {sensor.name} could not be closed: {error!r}")

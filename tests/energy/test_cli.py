@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -87,6 +88,8 @@ def no_rest(*args):
         ["--cpu-estimate", "x", "--", "t"],
         ["--idle", "1", "--", "t"],
         ["--log", "/dev/null/x", "--", "t"],
+        ["--json", "/nowhere/at/all/report.json", "--", "t"],
+        ["--json", "/", "--", "t"],
     ],
 )
 def test_a_wrong_line_says_what_is_wrong_and_runs_nothing(arguments, capsys):
@@ -94,6 +97,25 @@ def test_a_wrong_line_says_what_is_wrong_and_runs_nothing(arguments, capsys):
         main(arguments)
     assert error.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_the_command_runs(tmp_path, capsys):
+    ran = tmp_path / "ran"
+    with pytest.raises(SystemExit) as error:
+        main(["--json", str(tmp_path / "missing" / "report.json"), "--", *PYTHON, f"open({str(ran)!r}, 'w')"])
+    assert error.value.code == 2
+    assert "--json" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_can_be_run_from_another_thread_than_the_main_one(capfd):
+    codes, before = [], signal.getsignal(signal.SIGTERM)
+    other = threading.Thread(target=lambda: codes.append(main(["--", *PYTHON, "raise SystemExit(5)"])))
+    other.start()
+    other.join(20)
+    assert codes == [5]
+    assert "Energy of command" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_ctrl_c_is_the_commands_to_answer():

@@ -106,34 +106,6 @@ def test_the_guard_reads_a_counter_twice_in_the_shortest_time_that_it_could_wrap
             assert periods.pop() == pytest.approx(guard)
 
 
-@pytest.mark.parametrize("used_asleep_j", [0, 300, 100_000])
-@pytest.mark.parametrize("failed", [0, 1])
-def test_time_asleep_is_in_no_duration_and_its_joules_in_no_sum(tmp_path, used_asleep_j, failed):
-    """Nor is what was used awake in that gap: nobody can tell the two apart."""
-    machine, meter = rig(tmp_path, ONE)
-    with meter, meter.window("w") as window:
-        run(machine, meter, seconds=3)
-        machine.clock.suspend(3600.0)
-        machine.set_counter("package-0", machine.true_uj["package-0"] + used_asleep_j * 1_000_000)
-        if failed:
-            machine.fail_next_read("package-0")
-        run(machine, meter, seconds=3)
-    for report in (window.report, meter.report):
-        reading = report.channels[PACKAGE]
-        assert report.duration_s == 6.0
-        assert (report.total_measured_j, reading.mean_w, reading.lost_s) == (120.0 * (5 - failed), 120.0, 1.0 + failed)
-        assert reading.coverage == (5 - failed) / 6
-        assert "suspended" in report.flags
-
-
-def test_a_short_sleep_is_not_flagged(tmp_path):
-    machine, meter = rig(tmp_path, ONE)
-    with meter:
-        machine.clock.suspend(1.0)
-        run(machine, meter, seconds=2)
-    assert meter.report.flags == ()
-
-
 def test_mean_watts_are_joules_of_the_measured_part_over_its_seconds_whatever_was_refused(tmp_path):
     machine, meter = rig(tmp_path, ONE)
     with meter:

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
+import threading
 import time
 import warnings
 
 import pytest
 
 from mcmcopt.energy import EnergyMeter, EnergyMeterForkedError, read_log
-from tests.energy.stand_ins import Steady
+from tests.energy.stand_ins import Steady, Stuck
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -61,6 +62,32 @@ def test_a_child_forked_while_the_meter_reads_does_not_hang():
     with EnergyMeter((sensor,), period_s=0.001) as m:
         codes = {forked(lambda: 0 if m._forked else 1) for _ in range(30)}
     assert codes == {0}
+
+
+def test_a_child_forked_while_another_thread_is_stuck_in_a_sensor_waits_for_no_lock(monkeypatch):
+    monkeypatch.setattr("mcmcopt.energy.meter.STOP_S", 20.0)
+    sensor = Stuck(time.monotonic, good_reads=1)
+    m = EnergyMeter((sensor,), attribute=False, background=False).start()
+    other = threading.Thread(target=m.tick)
+    other.start()
+    assert sensor.waiting.wait(20)
+
+    def child():
+        start = time.monotonic()
+        for call in (m.start, m.stop, m.tick):
+            try:
+                call()
+            except EnergyMeterForkedError:
+                continue
+            return 2
+        return 0 if time.monotonic() - start < 10 else 3
+
+    code = forked(child)
+    sensor.let_go.set()
+    other.join(20)
+    m.stop()
+    assert code == 0
+    assert sensor.closed == 1
 
 
 def test_workers_of_a_data_loader_leave_the_log_alone(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from mcmcopt.energy import Report, read_log, summarize
 from mcmcopt.energy.log import Log, LogWriter
+from mcmcopt.energy.report import Baseline
 from mcmcopt.energy.sample import Sample
 from tests.energy.fakes import FakeMachine
 from tests.energy.rig import ONE, PACKAGE, StubProcesses, make_meter, rig, run
@@ -255,3 +256,33 @@ def test_memory_of_the_process_is_the_most_that_was_seen(tmp_path, path):
     assert meter.report.memory.process_bytes == 10**8
     assert summarize(read_log(path)).memory == meter.report.memory
     assert meter.report.channels[PACKAGE].energy_j == 360.0
+
+
+def test_each_power_at_rest_belongs_to_the_meter_that_wrote_it(path):
+    """Whichever header is the latest: two meters measure their rest while the other one writes."""
+    a, b = LogWriter(path), LogWriter(path)
+    for writer in (a, b):
+        writer.header((), 1.0, {})
+    a.baseline(Baseline(10.0, None, None, "given"))
+    b.baseline(Baseline(20.0, None, None, "given"))
+    a.baseline(Baseline(11.0, 0.5, 30.0, "measured"))
+    for writer in (a, b):
+        writer.close()
+    assert [segment.baseline.w for segment in read_log(path).segments] == [11.0, 20.0]
+
+
+def test_in_a_log_of_before_lines_said_whose_they_are_each_header_begins_a_segment(tmp_path, path):
+    machine = FakeMachine(tmp_path, ONE)
+    for seconds, idle_w in ((3, 10.0), (5, 20.0)):
+        with make_meter(machine, log=path, idle_w=idle_w) as meter:
+            run(machine, meter, seconds=seconds)
+        machine.advance(100.0)
+    new = read_log(path)
+    path.write_text("".join(json.dumps({k: v for k, v in e.items() if k != "of"}) + "\n" for e in lines(path)))
+    old = read_log(path)
+    assert '"of"' not in path.read_text()
+    assert [len(segment.samples) for segment in old.segments] == [5, 7]
+    assert [segment.baseline.w for segment in old.segments] == [10.0, 20.0]
+    assert list(old) == list(new)
+    assert summarize(old) == summarize(new)
+    assert summarize(old).total_measured_j == 960.0

@@ -209,3 +209,50 @@ def test_each_run_has_its_own_power_at_rest(tmp_path, path):
     with make_meter(machine, log=path) as meter:
         run(machine, meter, seconds=10)
     assert summarize(read_log(path)).net_j is None
+
+
+@pytest.mark.parametrize(("rests", "said"), [((100.0, 100.0), 100.0), ((100.0, 20.0), None), ((100.0, None), None)])
+def test_a_power_at_rest_is_said_of_several_runs_only_where_all_have_the_same(tmp_path, path, rests, said):
+    machine = FakeMachine(tmp_path, ONE)
+    for idle_w in rests:
+        with make_meter(machine, log=path, idle_w=idle_w) as meter:
+            run(machine, meter, seconds=3)
+    idle = summarize(read_log(path)).idle
+    assert (None if idle is None else idle.w) == said
+
+
+def held_up(path, late_uj):
+    """Write a log whose last sample took a second longer than its time says."""
+    writer = LogWriter(path)
+    writer.header((Channel(PACKAGE, "cpu_package", "p", "counter", resolution_s=0.001, max_w=100.0),), 1.0, {})
+    writer.sample(Sample(0.0, 1e9, uj={PACKAGE: 0}))
+    writer.sample(Sample(1.0, 1e9 + 1, uj={PACKAGE: 100_000_000}))
+    writer.sample(Sample(2.0, 1e9 + 2, uj={PACKAGE: 100_000_000 + late_uj}, late_s=1.0))
+    writer.close()
+    return read_log(path)
+
+
+def test_a_moment_before_a_sample_that_took_long_is_read_off_a_straight_line_too(path):
+    """Its values may be of later than its time: what would be too much for the gap alone is believed."""
+    log = held_up(path, 105_000_000)
+    assert summarize(log).total_measured_j == 205.0
+    first, second = summarize(log, 0.0, 1.1).channels[PACKAGE], summarize(log, 1.1, 2.0).channels[PACKAGE]
+    assert (first.energy_j, second.energy_j) == (110.5, 94.5)
+    assert "unread_edge" not in first.flags + second.flags
+
+
+def test_parts_of_a_log_add_up_to_the_whole_also_where_a_sample_took_long(path):
+    log = held_up(path, 200_000_000)
+    assert summarize(log).total_measured_j == 300.0
+    assert summarize(log, 0.0, 1.5).total_measured_j + summarize(log, 1.5, 2.0).total_measured_j == 300.0
+
+
+def test_runs_of_two_boots_add_up_though_their_clocks_began_at_the_same_moment(path):
+    for boot, watts in (("a", 100), ("b", 50)):
+        writer = LogWriter(path)  # each process has its own
+        writer.header((Channel(PACKAGE, "cpu_package", "p", "counter"),), 1.0, {"boot_id": boot})
+        for number in range(11):
+            writer.sample(Sample(float(number), 1e9 + number, uj={PACKAGE: number * watts * 1_000_000}))
+        writer.close()
+    report = summarize(read_log(path))
+    assert (report.total_measured_j, report.duration_s) == (1500.0, 20.0)

@@ -222,3 +222,29 @@ def test_training_goes_on_after_the_meter_has_stopped(bench):
         optimizer.step()
     optimizer.step()
     assert handle.report.total_measured_j == 60.0
+
+
+def test_a_step_in_which_the_meter_was_started_again_is_of_neither_run(bench, monkeypatch):
+    """Between the step and its reading another thread may have stopped it and begun anew."""
+    machine, meter, optimizer = bench
+    meter.start()
+    run(machine, meter, seconds=100)
+    handle, again = meter.attach(optimizer, sync=True), []
+
+    def synchronize():
+        if again and again.pop():
+            meter.stop()
+            meter.start()
+
+    monkeypatch.setattr("mcmcopt.energy.steps.synchronize", synchronize)
+    optimizer.step()
+    optimizer.step()
+    again.append(True)
+    optimizer.step()
+    assert not again
+    assert (handle.report.total_measured_j, handle.report.duration_s) == (120.0, 1.0)
+    assert handle.last.total_measured_j == 60.0
+    optimizer.step()
+    assert handle.steps == 1
+    assert (handle.report.total_measured_j, handle.report.duration_s) == (60.0, 0.5)
+    meter.stop()

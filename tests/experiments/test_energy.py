@@ -1,9 +1,11 @@
 """What a run uses: by window, per result, and over an interruption."""
 
+import contextlib
 import functools
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from experiments.config import long_hash, resolved
 from experiments.job import InterruptedRunError, run
 from experiments.terminal import energy_rows
 from mcmcopt.energy import EnergyMeter, read_log, summarize
+from mcmcopt.energy.report import WindowTotal
 from tests.energy.stand_ins import Steady
 
 from .conftest import composed
@@ -169,3 +172,76 @@ def test_a_part_of_the_time_is_said_to_be_one():
     )
     energy = {"status": "measured: x", "measured": found, "estimated": None, "coverage": 0.5}
     assert energy_rows({"energy": energy})[0] == ("joules of training", "10 (50 % of the time)")
+
+
+SETTINGS = {"enabled": True, "cpu_estimate": None, "period_s": 1.0, "idle_seconds": 0, "inference_seconds": 0}
+
+
+@contextlib.contextmanager
+def part(tmp_path, state=None, **settings):
+    """A process of a run, going on from another one's state; it has trained."""
+    with runs_energy.Energy({**SETTINGS, **settings}, tmp_path / "energy.jsonl") as energy:
+        if state is not None:
+            energy.load_state_dict(state)
+        with energy.window("train"):
+            pass
+        yield energy
+
+
+@pytest.mark.parametrize("then", [[], [True]])
+def test_sums_of_a_run_that_began_without_a_meter_stay_unknown_whatever_follows(tmp_path, steady, then):
+    with part(tmp_path, enabled=False) as energy:
+        state = energy.state_dict()
+    assert state == runs_energy.NOT_MEASURED
+    for _ in (True, *then):
+        with part(tmp_path, state) as energy:
+            assert energy.joules() == {"joules": None, "joules_estimated": None}
+            assert energy.total("train").coverage == 0.0
+            assert "a part of this run was made without" in energy.summary(1, 1, 1)["status"]
+            state = energy.state_dict()
+
+
+def test_a_run_that_goes_on_with_its_own_sensors_is_measured_and_with_others_it_is_not(tmp_path, steady, monkeypatch):
+    with part(tmp_path) as energy:
+        state = energy.state_dict()
+    with part(tmp_path, state) as energy:
+        assert energy.joules()["joules"] >= 0
+        assert energy.total("train").count == 2
+    monkeypatch.setattr(runs_energy, "EnergyMeter", functools.partial(EnergyMeter, (Other(time.monotonic),)))
+    with part(tmp_path, state) as energy:
+        assert energy.measures
+        assert energy.joules()["joules"] is None
+
+
+class Other(Steady):
+    """A sensor of another name, as on another machine."""
+
+    def open(self):
+        return tuple(replace(channel, id="other") for channel in super().open())
+
+    def read(self, scope="tick"):
+        values = super().read(scope)
+        return replace(values, uj=dict(zip(("other",), values.uj.values(), strict=False)))
+
+
+@pytest.mark.parametrize("watts", [None, 10.0])
+def test_a_window_that_was_not_opened_used_nothing_of_what_is_known_and_is_unknown_elsewhere(
+    tmp_path, monkeypatch, watts
+):
+    monkeypatch.setattr(runs_energy, "EnergyMeter", functools.partial(EnergyMeter, ("rapl",), sysfs_root="/nowhere"))
+    with part(tmp_path, cpu_estimate=watts) as energy:
+        total = energy.total("prune")
+    assert (total.measured_j, total.estimated_j) == (None, None if watts is None else 0.0)
+    monkeypatch.setattr(runs_energy, "EnergyMeter", functools.partial(EnergyMeter, (Steady(time.monotonic),)))
+    with part(tmp_path, cpu_estimate=watts) as energy:
+        assert energy.total("prune").measured_j == 0.0
+
+
+def test_the_coverage_of_two_parts_is_that_of_their_seconds():
+    parts = WindowTotal(1, 1.0, 50.0, None, 1.0), WindowTotal(2, 3.0, 10.0, None, 0.2)
+    for a, b in (parts, parts[::-1]):
+        total = runs_energy._added(a, b)
+        assert (total.count, total.duration_s, total.measured_j, total.estimated_j) == (3, 4.0, 60.0, None)
+        assert total.coverage == pytest.approx(0.4)
+    nothing = runs_energy._added(*[WindowTotal(0, 0.0, 0.0, None)] * 2)
+    assert (nothing.duration_s, nothing.coverage) == (0.0, 0.0)

@@ -230,3 +230,16 @@ def test_the_board_that_torch_has_made_current_is_the_ranks(monkeypatch: pytest.
     choice = choose(THREE, None, {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"})
     assert indices(choice) == [2]
     assert not choice.assumed_order
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_current_board_that_nobody_has_chosen_is_no_ranks_but_the_first(
+    monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """Torch's device 0 is current before `set_device`: without one every rank would measure the same board."""
+    torch = torch_with([uuid.removeprefix("GPU-") for uuid in UUIDS])
+    torch.cuda.current_device = lambda: 0
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    choice = choose(THREE, None, {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "3"})
+    assert indices(choice) == [rank]
+    assert choice.assumed_order is (rank > 0)
