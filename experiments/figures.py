@@ -194,7 +194,7 @@ def _traces(sets: Sequence[Group]) -> Picture:
     caption = (
         "Training, from the first row after the start. Samples evaluated are those that went forward through the "
         "network, over all loss evaluations; gradients cost a backward pass on top. Lines: mean over seeds; bands: "
-        "lowest to highest seed. Seconds are those of this machine, of optimizer steps alone."
+        "lowest to highest seed. Seconds and joules are those of this machine, of optimizer steps alone."
     )
     return Picture("traces", "Training", caption, figure)
 

@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mcmcopt.files import replacing as replacing
+
 METRICS = (
     "step", "epoch", "batch", "lam", "batch_loss", "fresh_loss", "loss", "log_target", "train_accuracy",
     "validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "proposals", "accepted", "share_active",
@@ -84,17 +86,6 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
     with replacing(path) as temporary:
         torch.save(state, temporary)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Lend a temporary path beside `path`, which it replaces at the end of the block unless something is raised."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Table:

@@ -16,8 +16,8 @@ from typing import Literal
 from mcmcopt.energy.doctor import describe, examine
 from mcmcopt.energy.errors import EnergyWarning
 from mcmcopt.energy.meter import EnergyMeter
-from mcmcopt.energy.outputs.export import replacing
 from mcmcopt.energy.report import Report
+from mcmcopt.files import replacing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,8 +21,9 @@ from mcmcopt.energy.errors import warn_once
 from mcmcopt.energy.foreign.alignment import LEAST_CELLS, best_shift
 from mcmcopt.energy.foreign.wattmeter_csv import read_csv
 from mcmcopt.energy.log import Log, Segment, read_log
-from mcmcopt.energy.outputs.export import figure_class, replacing
+from mcmcopt.energy.outputs.export import figure_class
 from mcmcopt.energy.report import Report
+from mcmcopt.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcmcopt.files import replacing
 from mcmcopt.energy.report import Report
 
 if TYPE_CHECKING:
@@ -24,24 +25,6 @@ COLUMNS = (
 )  # fmt: skip
 COLOURS = {"cpu_package": "tab:blue", "dram": "tab:green", "gpu": "tab:orange", "board": "tab:purple"}
 PALE = 0.35
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes that one's place when the block ends without an exception.
-
-    Raises:
-        FileNotFoundError: if the folder of `path` does not exist.
-    """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
-    try:
-        yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_csv(report: Report, path: str | os.PathLike[str]) -> None:
