@@ -33,7 +33,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_folder_that_is_missing_is_named(tmp_path):
     with (
-        pytest.raises(FileNotFoundError, match="there is no folder .*missing"),
+        pytest.raises(FileNotFoundError, match=r"there is no folder .*missing"),
         replacing(tmp_path / "missing" / "file"),
     ):
         pass
