@@ -108,6 +108,7 @@ def measure_inference(
 
     Raises:
         ValueError: if a time makes no sense.
+        RuntimeError: if the machine at rest was not measured all of the time.
     """
     if not 0 < seconds < float("inf") or not 0 <= warm_up < float("inf") or not (idle == 0 or 2 <= idle < float("inf")):
         raise ValueError(
@@ -117,9 +118,9 @@ def measure_inference(
     quiet: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if torch is None else torch.no_grad()
     with contextlib.ExitStack() as stack:
         running = meter if meter is not None else stack.enter_context(EnergyMeter(**settings))
-        if idle:
-            with contextlib.suppress(RuntimeError):  # nothing can be measured: the report will say so
-                running.calibrate_idle(idle)
+        # where nothing is measured there is no rest to measure either: the report says so
+        if idle and any(c.provenance in ("counter", "integrated") for c in running.channels):
+            running.calibrate_idle(idle)
         stack.enter_context(quiet)
         _repeat(model, batch, warm_up)
         with running.window("inference", sync=True) as window:
