@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
 
-from experiments import config as _schemas  # noqa: F401 -- registers them before Hydra composes
+from experiments import schema as _schema  # noqa: F401 -- registers them before Hydra composes
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")

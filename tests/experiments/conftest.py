@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments import config as _schemas  # noqa: F401 -- registers them
+from experiments import schema as _schema  # noqa: F401 -- registers them
 
 ROOT = Path(__file__).resolve().parents[2]
 
