@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from mcmcopt.chain.inclusion import BetaBinomial as BetaBinomial
     from mcmcopt.chain.inclusion import Complexity as Complexity
     from mcmcopt.chain.inclusion import RigolletTsybakov as RigolletTsybakov
+    from mcmcopt.chain.inclusion import SoftCap as SoftCap
     from mcmcopt.chain.moves import BirthDeath as BirthDeath
     from mcmcopt.chain.moves import RandomWalk as RandomWalk
     from mcmcopt.chain.moves import SignFlip as SignFlip
     from mcmcopt.chain.moves import Swap as Swap
     from mcmcopt.chain.moves import Toggle as Toggle
     from mcmcopt.chain.priors import SpikeSlab as SpikeSlab
+    from mcmcopt.chain.schedule import CubicDecay as CubicDecay
     from mcmcopt.chain.schedule import GeometricAnnealing as GeometricAnnealing
     from mcmcopt.chain.slabs import DalalyanTsybakov as DalalyanTsybakov
     from mcmcopt.chain.slabs import Gaussian as Gaussian
@@ -29,10 +31,17 @@ if TYPE_CHECKING:
     from mcmcopt.optim.greedy_mcmc import GreedyMCMC as GreedyMCMC
 
 _HOMES = {
-    "mcmcopt.chain.inclusion": ("AlquierLounici", "Bernoulli", "BetaBinomial", "Complexity", "RigolletTsybakov"),
+    "mcmcopt.chain.inclusion": (
+        "AlquierLounici",
+        "Bernoulli",
+        "BetaBinomial",
+        "Complexity",
+        "RigolletTsybakov",
+        "SoftCap",
+    ),
     "mcmcopt.chain.moves": ("BirthDeath", "RandomWalk", "SignFlip", "Swap", "Toggle"),
     "mcmcopt.chain.priors": ("SpikeSlab",),
-    "mcmcopt.chain.schedule": ("GeometricAnnealing",),
+    "mcmcopt.chain.schedule": ("CubicDecay", "GeometricAnnealing"),
     "mcmcopt.chain.slabs": ("DalalyanTsybakov", "Gaussian", "Laplace", "StudentT"),
     "mcmcopt.loss.incremental": ("IncrementalLoss",),
     "mcmcopt.loss.objective": ("Objective", "SpeculativeObjective"),

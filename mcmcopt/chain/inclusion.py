@@ -5,6 +5,7 @@
     Complexity(a, c)       π(k) ∝ c^(-k) D^(-ak)                       Castillo and van der Vaart (2012)
     AlquierLounici(alpha)  π(k) ∝ α^k, so π(γ) ∝ α^k / C(D, k)         Alquier and Lounici (2011)
     RigolletTsybakov()     π(γ) ∝ (k/(2eD))^k, ½ on the full pattern   Rigollet and Tsybakov (2011)
+    SoftCap(density, s)    π(γ) ∝ exp(-s/2 · D · max(0, k/D - density)²)
 
 `log_prob` is the log-probability of one pattern, `log_odds(k, D)` that of growing by one given block:
 log π(γ ∪ {b}) - log π(γ) at |γ| = k.  The cost of `log_odds` does not depend on D.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -38,6 +40,10 @@ class Inclusion(ABC):
         logs = np.array([self.log_prob(k, size) for k in range(size + 1)]) + _log_choose_all(size)
         cumulative = np.cumsum(np.exp(logs - logs.max()))
         return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+
+    def at(self, step: int) -> Inclusion:
+        """Return the prior that holds in an optimizer's step; itself, unless it follows a schedule."""
+        return self
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
@@ -135,6 +141,60 @@ class RigolletTsybakov(Inclusion):
         return _pattern_weight(k + 1, size) - _pattern_weight(k, size)
 
 
+class SoftCap(Inclusion):
+    """A cap on the share of active blocks that yields: above it the odds fall, below it all patterns are equal.
+
+    The odds of one more active block at density k/D are exp(-strength · (k/D - density)): the further above the cap,
+    the more log target a block has to be worth.  Lowered in time, the cap prunes a network that trains, and the blocks
+    that add least to the log target go first: gradual pruning (Zhu and Gupta 2017) with the chain's own accept test.
+
+    Args:
+        density: the share of active blocks that is free, in [0, 1], or a schedule: a callable of the step, such as
+            `CubicDecay`.
+        strength: log odds per unit of density above the cap; where blocks are worth x nats the chain stays at
+            density + x/strength.
+
+    With a schedule no law is left invariant before it has come to its end.
+    """
+
+    def __init__(self, density: float | Callable[[int], float], strength: float) -> None:
+        number = isinstance(density, int | float) and not isinstance(density, bool)
+        if not callable(density) and not (number and 0 <= density <= 1):
+            raise ValueError(f"density must be a share from 0 to 1, or a callable of the step, got {density!r}")
+        self.density, self.strength = density, positive("strength", strength)
+
+    def at(self, step: int) -> SoftCap:
+        """Return the cap of a step.
+
+        Raises:
+            ValueError: if the schedule leaves [0, 1].
+        """
+        return SoftCap(self.density(step), self.strength) if callable(self.density) else self
+
+    def log_prob(self, k: int, size: int) -> float:
+        """Return log π(γ); of a schedule, that of step 0."""
+        cap = self.at(0)
+        return -cap._rate(size) / 2 * cap._over(k, size) ** 2 - _log_cap_sum(cap._share, self.strength, size)
+
+    def log_odds(self, k: int, size: int) -> float:
+        """Return log π(γ') - log π(γ); of a schedule, that of step 0."""
+        cap = self.at(0)
+        before, after = cap._over(k, size), cap._over(k + 1, size)
+        return -cap._rate(size) / 2 * (after - before) * (after + before)
+
+    @property
+    def _share(self) -> float:
+        assert not callable(self.density)  # noqa: S101 -- `at` has been asked
+        return self.density
+
+    def _rate(self, size: int) -> float:
+        return self.strength / max(size, 1)
+
+    def _over(self, k: int, size: int) -> float:
+        """Return the number of blocks above the cap."""
+        return max(0.0, k - self._share * size)
+
+
 def _pattern_weight(k: int, size: int) -> float:
     return k * (math.log(k / (2 * size)) - 1) if k else 0.0
 
@@ -144,6 +204,12 @@ def _log_pattern_sum(size: int) -> float:
     k = np.arange(1.0, size)
     weights = np.concatenate(([0.0], k * (np.log(k / (2 * size)) - 1)))
     return math.log(2) + _log_sum_exp(weights + _log_choose_all(size)[:size])
+
+
+@lru_cache(maxsize=128)
+def _log_cap_sum(density: float, strength: float, size: int) -> float:
+    over = np.maximum(0.0, np.arange(size + 1) - density * size)
+    return _log_sum_exp(_log_choose_all(size) - strength / max(size, 1) / 2 * over**2)
 
 
 @lru_cache(maxsize=128)

@@ -1,4 +1,4 @@
-"""Schedules of the inverse temperature: λ_t as a function of the step t = 0, 1, …
+"""Schedules: the inverse temperature λ_t, or the share of blocks that a prior allows, by the step t = 0, 1, …
 
 A chain at λ sits about d/(2λ) above a minimum of the loss, with d active weights.  λ = n (data) is the Bayes
 posterior; annealing λ upwards turns the chain into an optimizer.  Any callable of the step will do.
@@ -29,3 +29,34 @@ class GeometricAnnealing:
 
     def __repr__(self) -> str:
         return f"GeometricAnnealing(start={self.start!r}, end={self.end!r}, steps={self.steps!r})"
+
+
+class CubicDecay:
+    """A share that falls from `start` to `end`: end + (start - end)(1 - t/steps)³ (Zhu and Gupta 2017, eq. 1).
+
+    Args:
+        start: the share until step `after`.
+        end: the share from step `after + steps` on.
+        steps: the number of steps of the way.
+        after: the step at which the way begins.
+
+    Raises:
+        ValueError: for a share outside [0, 1], or a number of steps below 1.
+    """
+
+    def __init__(self, start: float, end: float, steps: int, after: int = 0) -> None:
+        for name, share in (("start", start), ("end", end)):
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise ValueError(f"{name} must be a share from 0 to 1, got {share!r}")
+        for name, number, least in (("steps", steps, 1), ("after", after, 0)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {number!r}")
+        self.start, self.end, self.steps, self.after = float(start), float(end), steps, after
+
+    def __call__(self, step: int) -> float:
+        """Return the share at a step."""
+        left = 1 - min(max((step - self.after) / self.steps, 0.0), 1.0)
+        return self.end + (self.start - self.end) * left**3
+
+    def __repr__(self) -> str:
+        return f"CubicDecay(start={self.start!r}, end={self.end!r}, steps={self.steps!r}, after={self.after!r})"

@@ -261,6 +261,9 @@ class GreedyMCMC(Optimizer):
         for group in self.param_groups:
             setup.update_lam(group)
             non_negative("lr", float(group["lr"]))
+            for layer in (self._kernels[param].layer for param in group["params"]):
+                if layer.inclusion is not None:
+                    layer.inclusion = group["prior"].inclusion.at(group["step"])
         numbered = [(i, group, param) for i, group in enumerate(self.param_groups) for param in group["params"]]
         candidates = [
             Candidate(

@@ -112,7 +112,7 @@ def bind_group(number: int, group: dict[str, Any], state: Mapping[Tensor, dict[s
                 param,
                 Tiling(param.shape, group["blocks"]),
                 prior.slab,
-                prior.inclusion if sparse else None,
+                prior.inclusion.at(group["step"]) if sparse and prior.inclusion is not None else None,
                 Support(own["order"], own["active"]) if sparse else None,
                 float(own["rms"]),
             )

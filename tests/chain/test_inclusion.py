@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import betaln, comb, logsumexp
 
-from mcmcopt.chain.inclusion import AlquierLounici, Bernoulli, BetaBinomial, Complexity, RigolletTsybakov
+from mcmcopt.chain.inclusion import AlquierLounici, Bernoulli, BetaBinomial, Complexity, RigolletTsybakov, SoftCap
+from mcmcopt.chain.schedule import CubicDecay
 
 PRIORS = [
     Bernoulli(0.01),
@@ -22,6 +23,8 @@ PRIORS = [
     AlquierLounici(),
     AlquierLounici(0.9),
     RigolletTsybakov(),
+    SoftCap(0.0, 3.0),
+    SoftCap(0.3, 40.0),
 ]
 EACH = pytest.mark.parametrize("prior", PRIORS, ids=repr)
 
@@ -39,6 +42,8 @@ def closed_form(prior, k, size):
                 return c**-k * size ** (-a * k) / comb(size, k)
             case AlquierLounici(alpha=alpha):
                 return alpha**k / comb(size, k)
+            case SoftCap(density=density, strength=strength):
+                return math.exp(-strength / 2 * size * max(0, k / size - density) ** 2)
             case RigolletTsybakov():
                 return (k / (2 * math.e * size)) ** k
 
@@ -138,3 +143,38 @@ def test_bad_shape_parameters_are_refused_by_name_and_value(make, name, value):
     with pytest.raises(ValueError, match=f"^{name} must be a positive, finite number") as caught:
         make(value)
     assert repr(value) in str(caught.value)
+
+
+def test_a_cap_costs_nothing_below_and_its_strength_times_the_excess_above():
+    cap = SoftCap(0.25, 100.0)
+    assert [cap.log_odds(k, 400) for k in (0, 50, 99)] == [0.0, 0.0, 0.0]
+    # the odds of the block after k = 140, at densities 0.35 and 0.3525: 100 times 0.1 and 0.1025, and their mean
+    assert cap.log_odds(140, 400) == pytest.approx(-100 * (0.1 + 0.1025) / 2)
+
+
+def test_a_cap_on_a_schedule_is_the_cap_of_its_step():
+    moving = SoftCap(CubicDecay(1.0, 0.2, steps=4, after=2), 50.0)
+    shares = [1.0, 1.0, 1.0, 0.2 + 0.8 * 0.75**3, 0.2 + 0.8 / 8, 0.2 + 0.8 / 64, 0.2, 0.2]
+    for step, share in enumerate(shares):
+        now, fixed = moving.at(step), SoftCap(share, 50.0)
+        assert now.density == pytest.approx(share)
+        assert now.log_prob(30, 40) == pytest.approx(fixed.log_prob(30, 40))
+        assert now.log_odds(30, 40) == pytest.approx(fixed.log_odds(30, 40))
+    assert moving.log_prob(30, 40) == moving.at(0).log_prob(30, 40)
+    assert moving.log_odds(30, 40) == moving.at(0).log_odds(30, 40) == 0
+    assert Bernoulli(0.1).at(5).log_odds(3, 9) == Bernoulli(0.1).log_odds(3, 9)
+
+
+@pytest.mark.parametrize("density", [-0.1, 1.5, math.nan, "x", True, None])
+def test_bad_caps_are_refused(density):
+    with pytest.raises(ValueError, match="density must be a share from 0 to 1") as caught:
+        SoftCap(density, 1.0)
+    assert repr(density) in str(caught.value)
+    with pytest.raises(ValueError, match="density must be a share from 0 to 1"):
+        SoftCap(lambda step: density, 1.0).at(0)
+
+
+@pytest.mark.parametrize("strength", [0, -1.0, math.nan, math.inf, "x", None])
+def test_bad_strengths_are_refused(strength):
+    with pytest.raises(ValueError, match="strength must be a positive, finite number"):
+        SoftCap(0.5, strength)

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mcmcopt.chain.inclusion import AlquierLounici, Bernoulli, BetaBinomial, Complexity, RigolletTsybakov
+from mcmcopt.chain.inclusion import AlquierLounici, Bernoulli, BetaBinomial, Complexity, RigolletTsybakov, SoftCap
 from mcmcopt.chain.moves import BirthDeath, RandomWalk, SignFlip, Swap, Toggle
 from mcmcopt.chain.priors import SpikeSlab, log_prior, log_prior_ratio
 from mcmcopt.chain.slabs import DalalyanTsybakov, Gaussian, Laplace, StudentT
 from tests.chain.states import accept, layers, make_layer
 
-INCLUSIONS = (Bernoulli(0.2), BetaBinomial(), Complexity(), AlquierLounici(), RigolletTsybakov())
+INCLUSIONS = (Bernoulli(0.2), BetaBinomial(), Complexity(), AlquierLounici(), RigolletTsybakov(), SoftCap(0.3, 9.0))
 SLABS = (Gaussian(0.5), StudentT(3.0, 0.4), Laplace(1.5))
 MOVES = (RandomWalk(), RandomWalk(k=3), SignFlip(k=2), BirthDeath(), Toggle(), Swap())
 

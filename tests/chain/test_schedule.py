@@ -1,10 +1,10 @@
-"""Geometric annealing of λ."""
+"""Geometric annealing of λ, cubic decay of a density."""
 
 import math
 
 import pytest
 
-from mcmcopt.chain.schedule import GeometricAnnealing
+from mcmcopt.chain.schedule import CubicDecay, GeometricAnnealing
 
 
 def test_it_starts_ends_and_multiplies_by_the_same_factor_each_step():
@@ -30,3 +30,29 @@ def test_bad_numbers_of_steps_are_refused(steps):
     with pytest.raises(ValueError, match=r"^steps must be an integer of at least 1") as caught:
         GeometricAnnealing(1.0, 2.0, steps)
     assert repr(steps) in str(caught.value)
+
+
+def test_cubic_decay_is_fast_at_first_and_ends_where_it_should():
+    decay = CubicDecay(1.0, 0.2, steps=4, after=2)
+    expected = [1.0, 1.0, 1.0, 0.2 + 0.8 * 0.75**3, 0.2 + 0.8 * 0.5**3, 0.2 + 0.8 * 0.25**3, 0.2, 0.2]
+    assert [decay(t) for t in range(8)] == pytest.approx(expected)
+    assert eval(repr(decay))(3) == decay(3)  # noqa: S307
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("start", 1.1),
+        ("start", "x"),
+        ("end", -0.1),
+        ("end", math.nan),
+        ("end", True),
+        ("steps", 0),
+        ("steps", 1.5),
+        ("after", -1),
+    ],
+)
+def test_bad_decays_are_refused_by_name_and_value(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be") as caught:
+        CubicDecay(**({"start": 1.0, "end": 0.1, "steps": 3} | {name: value}))
+    assert repr(value) in str(caught.value)

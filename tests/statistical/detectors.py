@@ -55,6 +55,7 @@ CASES = {
     ),
     "blocks_toggle": Case((Toggle("laplace"), Swap()), GAUSSIAN, Pattern("bernoulli", 0.5), scale=0.5, **RAGGED),
     "flip": Case((SignFlip(k=2), RandomWalk(k=2)), LAPLACE, None),
+    "cap": Case((BirthDeath(), RandomWalk(k=1)), GAUSSIAN, Pattern("soft_cap", 0.3, 4.0)),
 }
 
 
@@ -382,6 +383,7 @@ PRIORS = {
     "complexity": Case((BirthDeath(density="laplace"), WALK), STUDENT_T, Pattern("complexity", 0.4, 0.6), shape=(1, 6)),
     "alquier_lounici": Case((Toggle("student_t"), Swap()), LAPLACE, Pattern("alquier_lounici", 0.7), shape=(2, 3)),
     "rigollet_tsybakov": Case((BD, Toggle(), WALK), STUDENT_T, Pattern("rigollet_tsybakov"), shape=(1, 2)),
+    "soft_cap": Case((BD, Swap(), WALK), GAUSSIAN, Pattern("soft_cap", 0.3, 20.0), shape=(2, 3)),
     "rows": Case((BD, RandomWalk()), GAUSSIAN, Pattern("beta_binomial"), shape=(5, 2), blocks="row"),
     "ragged": Case(
         (Toggle("laplace"), Swap("laplace"), RandomWalk(k=2)), LAPLACE, Pattern("bernoulli", 0.75), **RAGGED

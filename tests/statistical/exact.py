@@ -75,6 +75,9 @@ class Pattern:
         if self.name == "rigollet_tsybakov":
             weights = np.array([c * (k / (2 * math.e * size)) ** k for k, c in enumerate(choose[:-1])])
             return np.append(weights / weights.sum() / 2, 0.5)
+        if self.name == "soft_cap":
+            weights = np.array([math.exp(-self.b / 2 * size * max(0, k / size - self.a) ** 2) for k in range(size + 1)])
+            return weights * choose / (weights @ choose)
         raise ValueError(self.name)
 
     def log(self, k: int, size: int) -> float:

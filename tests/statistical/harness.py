@@ -43,6 +43,7 @@ def inclusion(pattern: Pattern) -> Inclusion:
         "complexity": lambda: mcmcopt.Complexity(pattern.a, pattern.b),
         "alquier_lounici": lambda: mcmcopt.AlquierLounici(pattern.a),
         "rigollet_tsybakov": mcmcopt.RigolletTsybakov,
+        "soft_cap": lambda: mcmcopt.SoftCap(pattern.a, pattern.b),
     }[pattern.name]()
 
 

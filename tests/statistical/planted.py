@@ -291,6 +291,10 @@ def _sizes_as_patterns(self: Any, k: int, size: int) -> float:
     return float(rate)
 
 
+def _cap_after_birth(self: inclusion.SoftCap, k: int, size: int) -> float:
+    return -self._rate(size) * self._over(k + 1, size)
+
+
 def _without_atom(self: inclusion.RigolletTsybakov, k: int, size: int) -> float:
     return inclusion._pattern_weight(k + 1, size) - inclusion._pattern_weight(k, size)
 
@@ -434,6 +438,12 @@ ERRORS: dict[str, Planted] = {
     ),
     "Alquier-Lounici odds of k, not of a pattern": Planted(
         _on(inclusion.AlquierLounici, "log_odds", _sizes_as_patterns), ("C4 prior alquier_lounici", "C2 acceptance")
+    ),
+    "cap without effect": Planted(
+        _on(inclusion.SoftCap, "log_odds", lambda self, k, size: 0.0), ("C4 prior soft_cap", "C2 acceptance")
+    ),
+    "cap's odds at the density after the birth": Planted(
+        _on(inclusion.SoftCap, "log_odds", _cap_after_birth), ("C2 acceptance",)
     ),
     "Complexity odds of k, not of a pattern": Planted(
         _on(inclusion.Complexity, "log_odds", _sizes_as_patterns),

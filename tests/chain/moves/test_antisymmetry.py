@@ -9,7 +9,7 @@ import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from mcmcopt.chain.inclusion import AlquierLounici, Bernoulli, BetaBinomial, Complexity, RigolletTsybakov
+from mcmcopt.chain.inclusion import AlquierLounici, Bernoulli, BetaBinomial, Complexity, RigolletTsybakov, SoftCap
 from mcmcopt.chain.moves import BirthDeath, RandomWalk, SignFlip, Swap, Toggle
 from mcmcopt.chain.priors import log_prior_ratio
 from mcmcopt.chain.slabs import Gaussian, Laplace, StudentT
@@ -28,7 +28,14 @@ MOVES = [
     Swap(),
     Swap(density="laplace"),
 ]
-INCLUSIONS = (Bernoulli(0.2), BetaBinomial(2.0, 5.0), Complexity(), AlquierLounici(), RigolletTsybakov())
+INCLUSIONS = (
+    Bernoulli(0.2),
+    BetaBinomial(2.0, 5.0),
+    Complexity(),
+    AlquierLounici(),
+    RigolletTsybakov(),
+    SoftCap(0.3, 9.0),
+)
 SLABS = (Gaussian(0.5), StudentT(3.0, 0.4), Laplace(1.5))
 
 
