@@ -7,6 +7,7 @@ currency: evaluations of the loss, gradients, and samples that went forward thro
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ from experiments.batches import Batches
 from experiments.data import Split, portions
 from experiments.growth import Growth
 from mcmcopt.optim.greedy_mcmc import GreedyMCMC
-from mcmcopt.sparsity import Magnitude, apply_masks, keep_masks, weights
+from mcmcopt.sparsity import Pruner, weights
 
 
 def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
@@ -68,12 +69,11 @@ class Training:
         optimizer: over the model's parameters.
         split: the training data.
         batches: their order.
-        epochs: until pruning, or the end.
+        epochs: until the end.
         steps: until the end, instead of `epochs`.
         max_seconds: of training, after which the step under way is the last.
-        prune_density: share of weights that magnitude pruning keeps after `epochs`; None: no pruning.
-        prune_scope: `"layer"` or `"global"`, where that share is counted.
-        finetune_epochs: afterwards, with the zeros held.
+        pruning: masks that change while a gradient method trains; None: none.
+        decay: of a gradient method's learning rate over the run: `"constant"`, or `"cosine"` from its value to 0.
         growth: how a chain's batch grows; None: it does not.
         incremental: whether a chain's proposals are scored for what they change alone.
         refresh_steps: steps after which an incremental objective computes all afresh; a checkpoint can be taken there.
@@ -86,37 +86,36 @@ class Training:
     epochs: int | None = None
     steps: int | None = None
     max_seconds: float | None = None
-    prune_density: float | None = None
-    prune_scope: str = "layer"
-    finetune_epochs: int = 0
+    pruning: Pruner | None = None
+    decay: str = "constant"
     growth: Growth | None = None
     incremental: bool = False
     refresh_steps: int = 10
     counters: Counters = field(default_factory=Counters)
     tallies: dict[str, dict[str, Tally]] = field(default_factory=dict)
-    held: dict[str, Tensor] | None = None
     fresh_losses: list[float] = field(default_factory=list)
     """Of the batches since the last growth, each before the first proposal there."""
 
     def __post_init__(self) -> None:
         self._check_length()
-        if self.prune_density is None:
-            if self.finetune_epochs:
-                raise ValueError(f"train.finetune_epochs={self.finetune_epochs} needs train.prune_density")
-        elif self.chain is not None:
-            raise ValueError("train.prune_density is for gradient methods: a chain's zeros come from its prior")
-        elif not 0 < self.prune_density <= 1:
-            raise ValueError(f"train.prune_density must lie in (0, 1], got {self.prune_density}")
-        elif self.epochs is None or self.max_seconds is not None:
-            raise ValueError("train.prune_density counts in epochs: it needs train.epochs, and no train.max_seconds")
-        if self.prune_scope not in ("layer", "global"):
-            raise ValueError(f'train.prune_scope must be "layer" or "global", got {self.prune_scope!r}')
+        if self.chain is not None and (self.pruning is not None or self.decay != "constant"):
+            raise ValueError(
+                "train.pruning and train.decay are for gradient methods: a chain's zeros come from its prior, its "
+                "proposal scales adapt. Leave them null and constant"
+            )
+        if self.decay not in ("constant", "cosine"):
+            raise ValueError(f'train.decay must be "constant" or "cosine", got {self.decay!r}')
+        if self.max_seconds is not None and (self.pruning is not None or self.decay != "constant"):
+            raise ValueError("train.pruning and train.decay count in steps of a known number: no train.max_seconds")
         if self.chain is None and (self.incremental or self.growth is not None):
             raise ValueError("train.incremental and train.growth are for chains: leave them false and null")
         if self.refresh_steps < 1:
             raise ValueError(f"train.refresh_steps must be at least 1, got {self.refresh_steps}")
         self._batch: tuple[Tensor | slice, Tensor, Tensor] | None = None
         self._objective: Any = None
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        if self.pruning is not None:
+            self.pruning.begin(self.model, self.optimizer, self.total_steps)
         if self.incremental:
             from mcmcopt import IncrementalLoss
 
@@ -129,11 +128,8 @@ class Training:
                 "the other one to null"
             )
         length = self.epochs if self.steps is None else self.steps
-        if length is None or length < 1 or self.finetune_epochs < 0:
-            raise ValueError(
-                f"train.epochs or train.steps must be at least 1 and train.finetune_epochs at least 0, got {length} "
-                f"and {self.finetune_epochs}"
-            )
+        if length is None or length < 1:
+            raise ValueError(f"train.epochs or train.steps must be at least 1, got {length}")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise ValueError(f"train.max_seconds must be larger than 0, or null, got {self.max_seconds}")
 
@@ -149,17 +145,12 @@ class Training:
             return True
         if self.steps is not None:
             return self.counters.step >= self.steps
-        return self.counters.epoch >= self.total_epochs
-
-    @property
-    def total_epochs(self) -> int:
-        """Epochs before and after pruning; 0 where steps are counted."""
-        return (self.epochs or 0) + self.finetune_epochs
+        return self.counters.epoch >= (self.epochs or 0)
 
     @property
     def total_steps(self) -> int:
         """Number of steps, if time does not end the run before."""
-        return self.total_epochs * self.batches.per_epoch if self.steps is None else self.steps
+        return (self.epochs or 0) * self.batches.per_epoch if self.steps is None else self.steps
 
     @property
     def resumable(self) -> bool:
@@ -172,13 +163,9 @@ class Training:
     def run(self) -> Iterator[bool]:
         """Train to the end, yielding after each step whether it ended an epoch."""
         while not self.done:
-            if self._prunes_at(self.epochs):
-                self._prune()
             self._step()
             epoch_done = self.batches.epoch_done
             self.counters.epoch += epoch_done
-            if self._prunes_at(self.total_epochs):
-                self._prune()
             if self._objective is not None and self.resumable:
                 self._objective.forget()
             yield epoch_done
@@ -216,7 +203,7 @@ class Training:
             "batches": self.batches.state_dict(),
             "counters": asdict(self.counters),
             "tallies": {name: {move: asdict(t) for move, t in moves.items()} for name, moves in self.tallies.items()},
-            "held": self.held,
+            "pruning": None if self.pruning is None else self.pruning.state_dict(),
             "fresh_losses": self.fresh_losses,
         }
 
@@ -227,7 +214,9 @@ class Training:
         self.batches.load_state_dict(state["batches"])
         self.counters = Counters(**state["counters"])
         self.tallies = {name: {m: Tally(**t) for m, t in moves.items()} for name, moves in state["tallies"].items()}
-        self.held, self.fresh_losses = state["held"], state["fresh_losses"]
+        self.fresh_losses = state["fresh_losses"]
+        if self.pruning is not None:
+            self.pruning.load_state_dict(state["pruning"])
 
     def _step(self) -> None:
         start = time.perf_counter()
@@ -248,7 +237,8 @@ class Training:
         return self._batch[1:]
 
     def _propose(self, chain: GreedyMCMC) -> None:
-        self.model.eval()  # a chain's loss must be a function of the parameters: no dropout, no batch statistics
+        if self.model.training:
+            self.model.eval()  # a chain's loss must be a function of the parameters: no dropout, no batch statistics
         self._grow()
         fresh = self.growth is not None and self.batches.fresh
         x, y = self._take()
@@ -293,24 +283,23 @@ class Training:
         self.counters.samples += evaluations * samples
 
     def _descend(self, x: Tensor, y: Tensor) -> None:
-        self.model.train()
+        if not self.model.training:  # to tell every module so takes a tenth of a small network's step
+            self.model.train()
+        if self.decay == "cosine":
+            share = self.counters.step / self.total_steps
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
             loss = cross_entropy(self.model(x), y)
             loss.backward()
+            if self.pruning is not None:
+                self.pruning.mask_gradients()
             self._count(1, len(y))
             self.counters.gradients += 1
             return loss
 
         self.optimizer.step(closure)
-        if self.held is not None:
-            apply_masks(self.model, self.held)
-
-    def _prunes_at(self, epoch: int | None) -> bool:
-        return self.prune_density is not None and self.held is None and self.counters.epoch == epoch
-
-    def _prune(self) -> None:
-        assert self.prune_density is not None  # noqa: S101 -- _prunes_at has looked
-        self.held = keep_masks(Magnitude()(weights(self.model)), 1 - self.prune_density, self.prune_scope)
-        apply_masks(self.model, self.held)
+        if self.pruning is not None:
+            self.pruning.after_step(self.counters.step + 1)

@@ -1,7 +1,8 @@
 """Masks with exact counts: which weights of the linear and convolutional layers stay.
 
 Pruning a share s of n weights removes round(s·n) of them (halves to the even number), those of the lowest scores.
-Among equal scores the lower flat index goes first; with scope "global" the layers count in the model's order.
+Among equal scores the lower flat index goes first; with scope "global" the layers count in the model's order.  Of n
+structures (scopes "block" and "filter") round(s·n) go, those of the lowest mean scores, lower numbers first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-Scope: TypeAlias = Literal["layer", "global"]
+from mcmcopt.sparsity.structures import check_block, means, tiling, touched
+
+Scope: TypeAlias = Literal["layer", "global", "block", "filter"]
 
 
 def weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -48,22 +51,28 @@ def keep_masks(
     sparsity: float,
     scope: Scope = "layer",
     among: Mapping[str, Tensor] | None = None,
+    block: tuple[int, int] = (4, 4),
 ) -> dict[str, Tensor]:
-    """Return boolean masks, True where a weight stays, that prune a share of the weights exactly.
+    """Return boolean masks, True where a weight stays, that prune a share of the weights or structures exactly.
 
     Args:
-        scores: one score per weight, by name; the lowest are pruned.
+        scores: one score per weight, by name; the lowest are pruned.  Infinite ones are: -inf before and inf after all
+            others.
         sparsity: the share to prune, from 0 to 1.
-        scope: the share holds in each `"layer"`, or over all layers together (`"global"`).
-        among: boolean tensors of the scores' shapes: the share is one of the weights marked here, and the others are
-            False in the result.  None means all weights.
+        scope: the share holds in each `"layer"`, or over all layers together (`"global"`), or it is one of the
+            structures in each layer: tiles (`"block"`) or output rows (`"filter"`) of its matrix.
+        among: boolean tensors of the scores' shapes: the share is one of the weights marked here, or of the structures
+            with a mark, and weights without one are False in the result.  None means all weights.
+        block: rows and columns of a tile with scope `"block"`; at the matrix's edges tiles may be smaller.
 
     Raises:
-        ValueError: for a share outside [0, 1], an unknown scope, or scores that are not numbers.
+        ValueError: for a share outside [0, 1], an unknown scope, a tile that is none, scores that are not numbers, or a
+            structure with scores of both inf and -inf, which have no mean.
     """
     share = check_sparsity(sparsity)
     if scope not in get_args(Scope):
-        raise ValueError(f'scope must be "layer" or "global", got {scope!r}')
+        raise ValueError(f"scope must be one of {', '.join(get_args(Scope))}, got {scope!r}")
+    check_block(block)
     for name, score in scores.items():
         if score.isnan().any():
             raise ValueError(f"scores must be numbers, those of {name} contain nan")
@@ -71,6 +80,8 @@ def keep_masks(
         among = {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
     if scope == "layer":
         return {name: _keep(score, among[name], share) for name, score in scores.items()}
+    if scope != "global":
+        return {name: _keep_structures(name, score, among[name], share, scope, block) for name, score in scores.items()}
     if not scores:
         return {}
     # float64 holds every score of a narrower dtype exactly, so that layers of different dtypes compare as they are
@@ -117,3 +128,15 @@ def _keep(scores: Tensor, among: Tensor, share: float) -> Tensor:
     kept = among.flatten().clone()
     kept[candidates[order[: round(share * len(candidates))]]] = False
     return kept.view(scores.shape)
+
+
+def _keep_structures(
+    name: str, scores: Tensor, among: Tensor, share: float, scope: Literal["block", "filter"], block: tuple[int, int]
+) -> Tensor:
+    """Return the mask of the marked entries of the structures that stay."""
+    tiles = tiling(scores.shape, scope, block)
+    mean = means(scores, tiles)
+    if mean.isnan().any():
+        raise ValueError(f"scores of {name} have inf and -inf in one structure of scope {scope!r}, so no mean there")
+    kept = tiles.expand(_keep(mean, touched(among, tiles), share).numpy())
+    return kept.to(among.device) & among

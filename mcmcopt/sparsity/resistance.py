@@ -29,9 +29,10 @@ class Resistance(Generic[Outcome]):
     basis: Literal["all", "remaining"]
     """Of which weights `requested` is a share: all, or those that were not zero before."""
     requested: float
-    """The share of the basis to be pruned."""
+    """The share to be pruned: of the basis, or of its structures in each layer (scopes `"block"` and `"filter"`)."""
     reached: float
-    """The share of the basis that is zero after pruning; above `requested` where more weights were zero already."""
+    """The share of the basis, always in weights, that is zero after pruning; above `requested` where more weights were
+    zero already."""
     weights_kept: int
     """Number of weights that are not zero after pruning."""
     outcome: Outcome
@@ -45,6 +46,7 @@ def resistance_curve(
     scope: Scope = "layer",
     sparsities: Sequence[float] = (0.5, 0.9),
     remaining: bool = False,
+    block: tuple[int, int] = (4, 4),
 ) -> list[Resistance[Outcome]]:
     """Prune a model to each sparsity, from its present weights each time, and evaluate it.
 
@@ -52,14 +54,20 @@ def resistance_curve(
         model: weights of its linear and convolutional layers are pruned; biases and normalisation never.
         evaluate: called with the pruned model; its value is the point's `outcome`.
         criterion: scores the unpruned weights; default `Magnitude()`.
-        scope: prune the share in each `"layer"` or over all layers (`"global"`).
+        scope: prune the share in each `"layer"` or over all layers (`"global"`); or that share of each layer's
+            structures, lowest mean score first: tiles (`"block"`) or output rows (`"filter"`) of a weight seen as a
+            matrix of out rows and in·kh·kw columns.
         sparsities: shares from 0 to 1.
-        remaining: the shares are of the weights that are not zero now, instead of all.
+        remaining: the shares are of the weights that are not zero now, instead of all; of the structures that have
+            such a weight.
+        block: rows and columns of a tile; at a matrix's edges tiles may be smaller.
 
-    Whatever happens in here, parameters, buffers and training modes are bitwise as before when it returns or raises.
+    Whatever happens in here, parameters, buffers, gradients and training modes are bitwise as before when it returns or
+    raises, so that `evaluate` may train the pruned model on.
 
     Raises:
-        ValueError: for a share outside [0, 1], an unknown scope, or a model without linear or convolutional layers.
+        ValueError: for a share outside [0, 1], an unknown scope, a tile that is none, scores that are nan, or a model
+            without linear or convolutional layers.
     """
     criterion = Magnitude() if criterion is None else criterion
     shares = [check_sparsity(sparsity) for sparsity in sparsities]
@@ -71,7 +79,7 @@ def resistance_curve(
     basis = nonzero(model) if remaining else count(model)
     curve = []
     for share in shares:
-        keep = keep_masks(scores, share, scope, among)
+        keep = keep_masks(scores, share, scope, among, block)
         with restored(model):
             apply_masks(model, keep)
             kept = nonzero(model)
@@ -84,14 +92,22 @@ def resistance_curve(
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Put parameters, buffers and training modes back bitwise at the end of a block, whatever happens in it."""
+    """Put parameters, buffers and training modes back bitwise at the end of a block, whatever happens in it.
+
+    Gradients are taken away for the block, so that it cannot write to them, and put back.
+    """
     saved = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
+    grads = [(param, param.grad) for param in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     try:
+        for param, _ in grads:
+            param.grad = None
         yield
     finally:
         with torch.no_grad():
             for tensor, value in saved:
                 tensor.copy_(value)
+        for param, grad in grads:
+            param.grad = grad
         for module, mode in modes:
             module.training = mode

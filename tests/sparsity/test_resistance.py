@@ -31,7 +31,7 @@ def spoil(model):
 
 
 @pytest.mark.parametrize("remaining", [False, True])
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("scope", ["layer", "global", "block", "filter"])
 @pytest.mark.parametrize("criterion", [Magnitude(), Random(1)])
 def test_model_comes_back_bitwise(criterion, scope, remaining):
     model = network().eval()
@@ -60,6 +60,20 @@ def test_model_comes_back_when_evaluation_fails():
     with pytest.raises(RuntimeError, match="no"):
         resistance_curve(model, fail, sparsities=(0.5,))
     assert same_bits(model, before)
+
+
+def test_gradients_are_out_of_reach_and_come_back():
+    model = network()
+    model(torch.ones(4, 10)).sum().backward()
+    grads = [(p.grad, p.grad.clone()) for p in model.parameters()]
+
+    def descend(pruned):
+        pruned(torch.ones(4, 10)).square().sum().backward()  # would add to what is there
+
+    resistance_curve(model, descend, sparsities=(0.5,))
+    for param, (grad, value) in zip(model.parameters(), grads, strict=True):
+        assert param.grad is grad
+        assert torch.equal(grad, value)
 
 
 def test_bases_of_a_sparse_model():

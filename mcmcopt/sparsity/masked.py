@@ -1,0 +1,110 @@
+"""Training with zeros held: what one-shot pruning, gradual pruning and rewiring have in common.
+
+A weight whose mask m is off stays exactly zero under any optimizer: its gradient is masked before the step, so that
+moments and weight decay have nothing to move, and the weight itself after the step, which takes back what momentum of
+before its pruning still moves:
+
+    g ← m ⊙ g,    w ← m ⊙ step(w, g)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mcmcopt.sparsity.masks import apply_masks, weights
+
+
+class Pruner(ABC):
+    """Masks that change while a gradient method trains.
+
+    In the order of a training step: `begin` once, then after each backward pass `mask_gradients()`, and after each
+    optimizer step `after_step(t)` with t = 1, 2, …, the number of steps made.
+
+    Between them the caller leaves parameters' `.grad` alone; one backward pass, one step.
+    """
+
+    def __init__(self) -> None:
+        self.masks: dict[str, Tensor] = {}
+        """True where a weight may differ from zero, by the weights' names; empty before the first pruning."""
+        self.steps = 0
+        self._model: nn.Module | None = None
+        self._optimizer: Optimizer | None = None
+
+    def begin(self, model: nn.Module, optimizer: Optimizer, steps: int) -> None:
+        """Take hold of a model that is about to be trained for so many steps.
+
+        Raises:
+            ValueError: for fewer than 1 step, or a model without linear or convolutional layers.
+        """
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        if not weights(model):
+            raise ValueError(f"model {type(model).__name__} has no linear or convolutional layer, so nothing to prune")
+        self._model, self._optimizer, self.steps, self.masks = model, optimizer, steps, {}
+        self._begun()
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Set the gradients of the weights that are off to zero."""
+        for name, mask in self.masks.items():
+            grad = self._weights[name].grad
+            if grad is not None:
+                grad.mul_(mask)
+
+    @torch.no_grad()
+    def after_step(self, t: int) -> None:
+        """Update the masks if step t asks for it, and put weights that are off back to zero."""
+        self._update(t)
+        if self.masks:
+            apply_masks(self._bound_model, self.masks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes: the masks."""
+        return {"masks": {name: mask.clone() for name, mask in self.masks.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with saved masks; after `begin`.
+
+        Raises:
+            ValueError: if they are not those of this model's weights.
+        """
+        own = self._weights
+        masks: dict[str, Tensor] = dict(state["masks"])
+        if masks and {n: m.shape for n, m in masks.items()} != {n: w.shape for n, w in own.items()}:
+            raise ValueError(f"the saved masks are of {', '.join(masks)}, the model's weights are {', '.join(own)}")
+        self.masks = {name: mask.to(own[name].device, torch.bool, copy=True) for name, mask in masks.items()}
+
+    def _begun(self) -> None:  # noqa: B027 -- most have nothing to do
+        """Do what is to be done before the first step."""
+
+    @abstractmethod
+    def _update(self, t: int) -> None:
+        """Change `masks` if step t asks for it."""
+
+    @property
+    def _bound_model(self) -> nn.Module:
+        if self._model is None:
+            raise RuntimeError(f"{type(self).__name__}.begin(model, optimizer, steps) comes first")
+        return self._model
+
+    @property
+    def _weights(self) -> dict[str, nn.Parameter]:
+        return weights(self._bound_model)
+
+    def _forget(self, name: str, where: Tensor) -> None:
+        """Set an optimizer's memory of some entries of a weight to zero: momentum, moments."""
+        assert self._optimizer is not None  # noqa: S101 -- begin has set it
+        weight = self._weights[name]
+        for value in self._optimizer.state.get(weight, {}).values():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                value.masked_fill_(where, 0)
+
+    def __repr__(self) -> str:
+        own = {k: v for k, v in vars(self).items() if k not in ("masks", "steps") and not k.startswith("_")}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in own.items())})"
