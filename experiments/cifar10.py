@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import codecs
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from experiments.data import Data, Split
+from experiments.data import Data, divided
+from experiments.download import RemoteFile, fetch, once, page_hint
+from mcmcopt.files import replacing
 
 RECORD = 1 + 3 * 32 * 32
 """Bytes of a label and its image in the binary layout."""
@@ -19,8 +21,18 @@ PARTS = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 LAYOUTS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 """Folder and ending of the files, by layout."""
 
+ARCHIVE = RemoteFile(
+    "cifar-10-binary.tar.gz",
+    170_052_171,
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    (
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "https://cave.cs.toronto.edu/kriz/cifar-10-binary.tar.gz",
+    ),
+)
 
-def cifar10(root: str, n_train: int | None, n_validation: int, seed: int) -> Data:
+
+def cifar10(root: str, n_train: int | None, n_validation: int, seed: int, download: bool = False) -> Data:
     """Return CIFAR-10 with uint8 images (n, 3, 32, 32) and int64 labels.
 
     Args:
@@ -28,49 +40,67 @@ def cifar10(root: str, n_train: int | None, n_validation: int, seed: int) -> Dat
         n_train: size of the training part; None: all that validation leaves.
         n_validation: how many of the training images are set aside for choosing; 0 leaves that part empty.
         seed: of the draw of both parts.
+        download: whether to download and unpack the archive of the binary version in `root` if no layout is there.
 
     Raises:
         FileNotFoundError: with the paths looked for.
         ValueError: for a file of another size or content, or more samples than there are.
+        experiments.download.DownloadError: if no mirror has the archive.
     """
-    files = _files(Path(root).expanduser())
+    place = Path(root).expanduser()
+    if download:
+        once(place, lambda: _found(place)[0] is not None, lambda: _download(place))
+    files = _files(place)
     parts = [_read(path) for path in files]
+    lengths = [len(labels) for _, labels in parts]
+    if len(set(lengths)) > 1:
+        found = ", ".join(f"{path.name} {n}" for path, n in zip(files, lengths, strict=True))
+        raise ValueError(f"the files in {files[0].parent} must have the same number of images, a broken copy? {found}")
     x, y = (np.concatenate([part[i] for part in parts[:-1]]) for i in (0, 1))
-    train, validation = _drawn(len(y), n_train, n_validation, seed)
-    return Data(_split(x[train], y[train]), _split(x[validation], y[validation]), _split(*parts[-1]))
+    return divided((x, y), parts[-1], n_train, n_validation, seed)
 
 
 def _files(root: Path) -> list[Path]:
     """Return the five training files and the test file."""
+    files, looked = _found(root)
+    if files is None:
+        raise FileNotFoundError(
+            "CIFAR-10 is not there; looked for\n  "
+            + "\n  ".join(looked)
+            + "\nUnpack cifar-10-binary.tar.gz or cifar-10-python.tar.gz (https://www.cs.toronto.edu/~kriz/cifar.html) "
+            "and say where with data.root=FOLDER, or have the former downloaded there with data=cifar10 "
+            "data.download=true"
+        )
+    return files
+
+
+def _found(root: Path) -> tuple[list[Path] | None, list[str]]:
+    """Return the files of the first layout that is complete, if one is, and the paths looked for."""
     looked = []
     for folder, ending in LAYOUTS.items():
         for place in (root / folder, root):
             files = [place / f"{part}{ending}" for part in PARTS]
             if all(file.is_file() for file in files):
-                return files
+                return files, looked
             looked.append(f"{place}/data_batch_{{1,2,3,4,5}}{ending} and {place}/test_batch{ending}")
-    raise FileNotFoundError(
-        "CIFAR-10 is not there; looked for\n  "
-        + "\n  ".join(looked)
-        + "\nUnpack cifar-10-binary.tar.gz or cifar-10-python.tar.gz (https://www.cs.toronto.edu/~kriz/cifar.html) and "
-        "say where with data.root=FOLDER"
-    )
+    return None, looked
 
 
-def _drawn(n: int, n_train: int | None, n_validation: int, seed: int) -> tuple[Any, Any]:
-    """Return what selects training and validation images."""
-    if n_validation < 0:
-        raise ValueError(f"data.n_validation must be at least 0, got {n_validation}")
-    rest = n - n_validation
-    if rest < 1 or not 1 <= (n_train := rest if n_train is None else n_train) <= rest:
-        raise ValueError(
-            f"data.n_train={n_train} and data.n_validation={n_validation} do not fit: there are {n} training images, "
-            "and the training part needs at least 1"
-        )
-    if n_train == n:
-        return slice(None), slice(0)
-    order = np.random.default_rng([seed, n]).permutation(n)
-    return order[n_validation : n_validation + n_train], order[:n_validation]
+def _download(root: Path) -> None:
+    """Put the six binary files where `_found` looks; the archive stays beside their folder."""
+    fetch(root, ARCHIVE)
+    folder = root / "cifar-10-batches-bin"
+    folder.mkdir(exist_ok=True)
+    wanted = {f"{folder.name}/{part}.bin" for part in PARTS}
+    with tarfile.open(root / ARCHIVE.name) as archive:
+        for member in archive:
+            # only these names, written to paths of our own: nothing else in an archive has an effect
+            if member.name in wanted and (file := archive.extractfile(member)) is not None:
+                path, content = root / member.name, file.read()
+                if path.exists() and path.read_bytes() != content:
+                    raise ValueError(f"{path} is there with another content than the original's: move it away")
+                with replacing(path) as temporary:
+                    temporary.write_bytes(content)
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -86,6 +116,7 @@ def _from_bytes(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if size == 0 or size % RECORD:
         raise ValueError(
             f"{path} has {size} bytes, which is no multiple of {RECORD} (the original has 30,730,000): a broken copy?"
+            + page_hint(path.read_bytes()[:256])
         )
     records = np.fromfile(path, np.uint8).reshape(-1, RECORD)
     return records[:, 1:], records[:, 0]
@@ -96,8 +127,13 @@ def _from_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
         try:
             content = _ArraysOnly(file, encoding="bytes").load()
             images, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
-        except (pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a file of CIFAR-10's Python version: {error}") from error
+        except Exception as error:  # a broken pickle may raise any: its documentation names some
+            raise ValueError(
+                f"{path} is not a file of CIFAR-10's Python version: {str(error) or type(error).__name__}"
+                + page_hint(path.read_bytes()[:256])
+            ) from error
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(f"{path}: labels must be a list of integers, got {labels.dtype} of shape {labels.shape}")
     if images.dtype != np.uint8 or images.shape != (len(labels), RECORD - 1):
         raise ValueError(
             f"{path}: data must be uint8 of shape ({len(labels)}, {RECORD - 1}), got {images.dtype} {images.shape}"
@@ -122,7 +158,3 @@ class _ArraysOnly(pickle.Unpickler):
             return self.KNOWN[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays do not need") from None
-
-
-def _split(x: np.ndarray, y: np.ndarray) -> Split:
-    return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,44 @@ def portions(x: Tensor, y: Tensor, values: int = 2**20) -> list[tuple[Tensor, Te
     return list(zip(x.split(size), y.split(size), strict=True))
 
 
+def divided(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    n_train: int | None,
+    n_validation: int,
+    seed: int,
+) -> Data:
+    """Return images and int64 labels as tensors, the training images divided as `drawn` says."""
+    x, y = train
+    chosen = drawn(len(y), n_train, n_validation, seed)
+    return Data(*(_split(x[part], y[part]) for part in chosen), _split(*test))
+
+
+def drawn(n: int, n_train: int | None, n_validation: int, seed: int) -> tuple[Any, Any]:
+    """Return what selects training and validation images among n: a random draw, or all in their order.
+
+    Args:
+        n_train: size of the training part; None: all that validation leaves.
+        n_validation: size of the validation part, which may be 0.
+        seed: of the draw.
+
+    Raises:
+        ValueError: if the parts do not fit or the training part is empty.
+    """
+    if n_validation < 0:
+        raise ValueError(f"data.n_validation must be at least 0, got {n_validation}")
+    rest = n - n_validation
+    if rest < 1 or not 1 <= (n_train := rest if n_train is None else n_train) <= rest:
+        raise ValueError(
+            f"data.n_train={n_train} and data.n_validation={n_validation} do not fit: there are {n} training images, "
+            "and the training part needs at least 1"
+        )
+    if n_train == n:
+        return slice(None), slice(0)
+    order = np.random.default_rng([seed, n]).permutation(n)
+    return order[n_validation : n_validation + n_train], order[:n_validation]
+
+
 def digits(n_train: int, n_validation: int, n_test: int, stratified: bool, seed: int) -> Data:
     """Return scikit-learn's 1,797 digits of 8x8 pixels, divided by 16, in a random split that the seed fixes.
 
@@ -67,6 +106,10 @@ def digits(n_train: int, n_validation: int, n_test: int, stratified: bool, seed:
         parts.append(Split(x[index], y[index]))
         start += size
     return Data(*parts)
+
+
+def _split(x: np.ndarray, y: np.ndarray) -> Split:
+    return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y))
 
 
 def _order(labels: np.ndarray, stratified: bool, rng: np.random.Generator) -> np.ndarray:

@@ -1,23 +1,26 @@
-"""CIFAR-10's files, read and refused; the networks for it; runs on made-up images."""
+"""CIFAR-10's files, read and refused; runs on made-up images."""
 
 import csv
+import hashlib
 import json
 import os
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
 import torch
+from hydra.errors import ConfigCompositionException
 
-from experiments.cifar10 import PARTS, cifar10
+from experiments.cifar10 import PARTS, RECORD, cifar10
 from experiments.config import folder, left, resolved
+from experiments.download import RemoteFile
 from experiments.job import InterruptedRunError, run
-from experiments.models import Normalize, cnn60k, lenet5_caffe, vgg_d
 from mcmcopt.loss.incremental.engine import IncrementalLoss
 from mcmcopt.loss.objective import lent
-from mcmcopt.sparsity import count
 
 from .conftest import composed
+from .mirror import Mirror
 from .test_run import StopAfter, assert_same, status, table
 
 N = 12
@@ -75,6 +78,15 @@ def test_parts_are_disjoint_and_fixed_by_the_seed(root):
     assert torch.equal(data.test.x, other.test.x)
 
 
+def test_the_draw_is_numpy_s_permutation(root):
+    """Results that exist were made with these parts: they must stay what they are."""
+    order = np.random.default_rng([7, 60]).permutation(60)
+    whole, data = cifar10(str(root), None, 0, 7).train, cifar10(str(root), 30, 20, 7)
+    assert torch.equal(data.validation.x, whole.x[order[:20]])
+    assert torch.equal(data.train.x, whole.x[order[20:50]])
+    assert torch.equal(data.train.y, whole.y[order[20:50]])
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         cifar10(str(tmp_path), None, 0, 0)
@@ -90,6 +102,12 @@ def test_broken_files_are_refused(tmp_path):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=r"data_batch_3\.bin has .* bytes"):
             cifar10(str(path.parent), None, 0, 0)
+    path.write_bytes(whole[: -RECORD * 2])
+    with pytest.raises(ValueError, match=r"same number of images, a broken copy\? .*data_batch_3\.bin 10,"):
+        cifar10(str(path.parent), None, 0, 0)
+    path.write_bytes(b"<html>moved</html>")
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin.*web page"):
+        cifar10(str(path.parent), None, 0, 0)
     path.write_bytes(b"\x0a" + whole[1:])
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.9"):
         cifar10(str(path.parent), None, 0, 0)
@@ -102,46 +120,86 @@ class Evil:
 
 def test_a_pickle_that_asks_for_more_than_arrays_is_refused(tmp_path):
     path = write_python(tmp_path / "py") / "test_batch"
-    for bad in (Evil(), {b"data": np.zeros((2, 3)), b"labels": [1, 2]}, {b"data": 1}, [1]):
+    words = {b"data": np.zeros((1, 3072), np.uint8), b"labels": ["cat"]}
+    images = {b"data": np.zeros((2, 3)), b"labels": [1, 2]}
+    for bad in (Evil(), images, {b"data": 1}, [1], words, words | {b"labels": 1}):
         path.write_bytes(pickle.dumps(bad))
-        with pytest.raises(ValueError, match=r"test_batch.*(asks for|must be uint8|not a file)"):
+        with pytest.raises(ValueError, match=r"test_batch.*(asks for|must be uint8|not a file|list of integers)"):
             cifar10(str(path.parent), None, 0, 0)
+
+
+def test_a_broken_pickle_is_refused_whatever_it_raises(tmp_path):
+    path = write_python(tmp_path / "py") / "data_batch_2"
+    whole = path.read_bytes()
+    messages = []
+    for i in range(0, 200, 3):
+        path.write_bytes(whole[:i] + b"\xff" + whole[i + 1 :])
+        try:
+            cifar10(str(path.parent), None, 0, 0)
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > 20
+    assert all("data_batch_2" in message for message in messages)
+    path.write_bytes(whole[:-1000])
+    with pytest.raises(ValueError, match="data_batch_2 is not a file of CIFAR-10's Python version"):
+        cifar10(str(path.parent), None, 0, 0)
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    """Let a made-up archive be the one to download; return the server that has it."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with tarfile.open(tmp_path / "made.tar.gz", "w:gz") as tar:
+        tar.add(write_binary(tmp_path / "made"), "cifar-10-batches-bin")
+        for evil in ("../evil.bin", "cifar-10-batches-bin/../../../evil.bin"):
+            tar.addfile(tarfile.TarInfo(evil))
+    content = (tmp_path / "made.tar.gz").read_bytes()
+    with Mirror() as mirror:
+        urls = (mirror.url("moved", b"<html>"), mirror.url("cifar", content))
+        made_up = RemoteFile("cifar-10-binary.tar.gz", len(content), hashlib.sha256(content).hexdigest(), urls)
+        monkeypatch.setattr("experiments.cifar10.ARCHIVE", made_up)
+        yield mirror
+
+
+def test_download_only_when_asked_and_only_once(archive, tmp_path):
+    place = tmp_path / "a" / "b"
+    with pytest.raises(FileNotFoundError, match=r"data=cifar10 data\.download=true"):
+        cifar10(str(place), None, 0, 0)
+    assert not place.exists()
+    for _ in range(2):
+        data = cifar10(str(place), None, 0, 0, download=True)
+        assert archive.asked == ["moved", "cifar"]
+    assert torch.equal(data.test.y, torch.from_numpy(content()["test_batch"][1]))
+    assert {path.name for path in place.rglob("[!.]*")} == {
+        *(f"{part}.bin" for part in PARTS),
+        "cifar-10-batches-bin",
+        "cifar-10-binary.tar.gz",
+    }
+    assert not list(tmp_path.rglob("evil.bin"))
+    # the archive is still there: what is lost is unpacked again; what is somebody's own is not written over
+    (place / "cifar-10-batches-bin" / "test_batch.bin").unlink()
+    cifar10(str(place), None, 0, 0, download=True)
+    (place / "cifar-10-batches-bin" / "test_batch.bin").unlink()
+    (place / "cifar-10-batches-bin" / "data_batch_1.bin").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"data_batch_1\.bin is there with another content"):
+        cifar10(str(place), None, 0, 0, download=True)
+    assert (place / "cifar-10-batches-bin" / "data_batch_1.bin").read_bytes() == b"mine"
+    assert archive.asked == ["moved", "cifar"]
+
+
+def test_the_re_encoded_images_cannot_be_downloaded():
+    with pytest.raises(ConfigCompositionException, match="download"):
+        composed("data=cifar10_jpeg", "data.root=x", "data.download=true")
+    one, two = (resolved(composed("data=cifar10", "data.root=x", f"data.download={how}")) for how in ("true", "false"))
+    assert folder(one) == folder(two)
 
 
 @pytest.mark.parametrize(("n_train", "n_validation"), [(None, 60), (0, 0), (41, 20), (None, -1)])
 def test_sizes_that_do_not_fit_are_named(root, n_train, n_validation):
     with pytest.raises(ValueError, match="n_validation"):
         cifar10(str(root), n_train, n_validation, 0)
-
-
-def test_counts_of_the_published_networks():
-    assert count(cnn60k(), weights_only=False) == 23_232 + 64 + 40_960 + 10 == 64_266
-    assert count(lenet5_caffe()) == 430_500
-    assert sum(p.numel() for name, p in lenet5_caffe().named_parameters() if "bias" in name) == 580
-    vgg = vgg_d()
-    assert count(vgg) == 15_239_872
-    sizes = {"bn": 0, "bias": 0}
-    for name, param in vgg.named_parameters():
-        if param.ndim == 1:
-            sizes["bn" if name.startswith("bn") else "bias"] += param.numel()
-    assert sizes == {"bn": 10_496, "bias": 5_258}
-
-
-def test_networks_take_their_images():
-    assert cnn60k()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 10)
-    assert cnn60k().double()(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).dtype == torch.float64
-    assert lenet5_caffe()(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
-    assert vgg_d().eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-
-
-def test_normalize_by_channel():
-    x = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
-    normalize = Normalize([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
-    expected = torch.stack([(x[:, c].float() - mean) / std for c, mean, std in ((0, 1, 4), (1, 2, 5), (2, 3, 6))], 1)
-    assert torch.equal(normalize(x), expected)
-    assert torch.equal(normalize(x.float()), expected)
-    with pytest.raises(ValueError, match="std"):
-        Normalize([1.0], [0.0])
 
 
 COMMON = ("data=cifar10_jpeg", "model=cnn60k", "threads=1")
@@ -267,7 +325,7 @@ def test_resumed_run_is_the_same_run(root, tmp_path, monkeypatch, objective, sto
         (("optimizer=mcmc", "train.growth={start: 61}"), r"train.growth.start must lie in 1..60"),
         (("optimizer=mcmc", "train.growth={start: 20, factor: 1}"), "factor"),
         (("optimizer=sgd", "train.batch_size=5", "train.incremental=true"), "train.incremental and train.growth"),
-        (("optimizer=sgd", "train.batch_size=5", "train.prune_density=0.5", "train.max_seconds=1"), "max_seconds"),
+        (("optimizer=sgd", "train.batch_size=5", "train.decay=cosine", "train.max_seconds=1"), "max_seconds"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(root, tmp_path, monkeypatch, overrides, named):
