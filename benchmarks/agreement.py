@@ -43,7 +43,7 @@ def small_vgg() -> nn.Sequential:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], bool]] = {
     "MLP 784-300-100-10": (lambda: mlp((784, 300, 100, 10)), (1, 28, 28), False),
     "reference CNN": (cnn60k, (3, 32, 32), True),
-    "LeNet-5-Caffe": (lenet5_caffe, (1, 28, 28), False),
+    "LeNet-5-Caffe": (lambda: lenet5_caffe()[1:], (1, 28, 28), False),
     "VGG, 4 convolutions, BN": (small_vgg, (3, 16, 16), False),
 }
 

@@ -167,7 +167,7 @@ def lenet(n: int) -> Case:
     ]
     return Case(
         f"LeNet-5-Caffe, n = {n:,}",
-        seeded(models.lenet5_caffe),
+        seeded(models.lenet5_caffe)[1:],  # its input is normalised
         floats(n, 1, 28, 28),
         labels(n),
         kinds,
@@ -178,7 +178,7 @@ def lenet(n: int) -> Case:
 
 
 def vgg(n: int) -> Case:
-    model = seeded(models.vgg_d)
+    model = seeded(models.vgg_d)[1:]  # its input is normalised
     for module in model:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = 1.0
