@@ -6,8 +6,9 @@ What a run is (seed, name, group) comes from its configuration, so that choosing
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from experiments.config import group_hash, long_hash
+from experiments.config import group_hash, left, long_hash
 from experiments.record import read_csv, read_json
 
 MEASURES = (
-    "test_accuracy", "validation_accuracy", "share_active", "weights_kept", "test_accuracy_at_90", "points_lost_at_90",
-    "test_accuracy_at_90_remaining", "points_lost_at_90_remaining", "area_all", "area_remaining", "evaluations",
-    "gradients", "samples", "seconds",
+    "test_accuracy", "validation_accuracy", "share_active", "weights_kept", "test_accuracy_at_90",
+    "test_accuracy_at_95", "test_accuracy_at_98", "test_accuracy_at_50_remaining", "test_accuracy_at_90_remaining",
+    "points_lost_at_90", "points_lost_at_50_remaining", "points_lost_at_90_remaining", "test_accuracy_finetuned_at_90",
+    "test_accuracy_finetuned_at_95", "test_accuracy_finetuned_at_98", "area_all", "area_remaining",
+    "sparsity_at_minus_1_all", "sparsity_at_minus_1_remaining", "evaluations", "gradients", "samples", "proposals",
+    "seconds",
 )  # fmt: skip
+"""Numbers of summary.json that summary.csv has mean, standard deviation and number of."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,7 @@ class Run:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        summary: dict[str, Any] = read_json(self.folder / "summary.json")
-        areas = {f"area_{basis}": area(*self.curve("magnitude", basis)) for basis in ("all", "remaining")}
-        return {**summary, **areas}
+        return dict(read_json(self.folder / "summary.json"))
 
     @property
     def seed(self) -> int:
@@ -48,6 +51,16 @@ class Run:
     @property
     def data(self) -> str:
         return str(self.config["data"]["name"])
+
+    @property
+    def model(self) -> str:
+        return str(self.config["model"]["_target_"]).rpartition(".")[2]
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """What runs must share to be compared seed by seed: data and model."""
+        config = left(self.config)
+        return {"data": config["data"], "model": config["model"]}
 
     @cached_property
     def group(self) -> str:
@@ -73,10 +86,19 @@ class Run:
     def resistance(self) -> list[dict[str, str]]:
         return read_csv(self.folder / "resistance.csv")
 
-    def curve(self, criterion: str, basis: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return requested sparsity and test accuracy."""
-        rows = [row for row in self.resistance if row["criterion"] == criterion and row["basis"] == basis]
-        return np.array([float(r["requested"]) for r in rows]), np.array([float(r["test_accuracy"]) for r in rows])
+    @property
+    def prunings(self) -> list[tuple[str, str]]:
+        """Criterion and scope of each curve, as they come in the table."""
+        return list(dict.fromkeys((row["criterion"], row["scope"]) for row in self.resistance))
+
+    def curve(
+        self, criterion: str, scope: str, basis: str, what: str = "test_accuracy"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return requested sparsity and a column of resistance.csv, where it has a value."""
+        kind = (criterion, scope, basis)
+        rows = [row for row in self.resistance if (row["criterion"], row["scope"], row["basis"]) == kind]
+        rows = [row for row in rows if row[what]]
+        return np.array([float(row["requested"]) for row in rows]), np.array([float(row[what]) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -94,9 +116,33 @@ class Group:
     def is_chain(self) -> bool:
         return any(run.summary["acceptance"] for run in self.runs)
 
+    @property
+    def name(self) -> str:
+        return self.runs[0].name
+
     def values(self, measure: str) -> np.ndarray:
-        """Return one number per seed."""
-        return np.array([run.summary[measure] for run in self.runs], dtype=float)
+        """Return one number per seed, nan where a run has none."""
+        return np.array([run.summary.get(measure) for run in self.runs], dtype=float)
+
+    def curves(
+        self, criterion: str, scope: str, basis: str, what: str = "test_accuracy"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return requested sparsity (points,) and a column of resistance.csv (seeds, points); no seeds, no points."""
+        found = [run.curve(criterion, scope, basis, what) for run in self.runs]
+        found = [curve for curve in found if len(curve[0])]
+        if not found:
+            return np.empty(0), np.empty((0, 0))
+        return found[0][0], np.array([values for _, values in found])
+
+
+@dataclass(frozen=True)
+class Section:
+    """What belongs into the same figures: runs of one data set and one kind of model."""
+
+    title: str
+    key: str
+    """What its files and anchors start with; empty where there is one section."""
+    groups: tuple[Group, ...]
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
@@ -131,26 +177,74 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     by_group: dict[str, list[Run]] = {}
     for run in runs:
         by_group.setdefault(run.group, []).append(run)
-    several_data = len({run.data for run in runs}) > 1
-    heads = {key: f"{own[0].data} {own[0].name}" if several_data else own[0].name for key, own in by_group.items()}
-    names = list(heads.values())
-    labels = {key: head if names.count(head) == 1 else f"{head} {key[:6]}" for key, head in heads.items()}
+    names = [own[0].name for own in by_group.values()]
+    labels = {key: own[0].name for key, own in by_group.items()}
+    labels = {key: name if names.count(name) == 1 else f"{name} {key[:6]}" for key, name in labels.items()}
     sets = [Group(labels[key], tuple(sorted(own, key=lambda run: run.seed))) for key, own in by_group.items()]
     return sorted(sets, key=lambda group: group.label)
 
 
+def sections(runs: Sequence[Run], only: Sequence[str] | None = None) -> list[Section]:
+    """Return the runs by data set and model, and in each by configuration.
+
+    Args:
+        runs: finished ones.
+        only: names or labels of the groups to keep, in the order to keep them in; None: all, by label.
+
+    Raises:
+        ValueError: naming what `only` has and the runs have not.
+    """
+    by_task: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        by_task.setdefault((run.data, run.model), []).append(run)
+    datas = [data for data, _ in by_task]
+    found = []
+    for (data, model), own in sorted(by_task.items()):
+        title = data if datas.count(data) == 1 else f"{data}, {model}"
+        found.append(Section(title, re.sub(r"\W+", "-", title) if len(by_task) > 1 else "", tuple(groups(own))))
+    if only is None:
+        return found
+    check_names([group for section in found for group in section.groups], only, "--only")
+    chosen = [
+        replace(section, groups=tuple(g for name in dict.fromkeys(only) for g in section.groups if is_called(g, name)))
+        for section in found
+    ]
+    return [section for section in chosen if section.groups]
+
+
+def is_called(group: Group, name: str) -> bool:
+    """Return whether a group has that name or label."""
+    return name in (group.name, group.label)
+
+
+def check_names(sets: Sequence[Group], names: Sequence[str], argument: str) -> None:
+    """Refuse names that no group has.
+
+    Raises:
+        ValueError: naming the argument, what it has and what the groups are called.
+    """
+    known = sorted({called for group in sets for called in (group.name, group.label)})
+    if unknown := [name for name in names if not any(is_called(group, name) for group in sets)]:
+        raise ValueError(f"{argument}: no runs are called {unknown[0]!r}; there are {', '.join(known)}")
+
+
 def summary_rows(sets: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return the rows of summary.csv: means and standard deviations over seeds; no standard deviation of one seed."""
+    """Return the rows of summary.csv: of each measure mean, standard deviation and number of seeds that have it.
+
+    A mean of no seed and a standard deviation of one are None, never 0.
+    """
     rows = []
     for group in sets:
         first = group.runs[0]
-        row = {"label": group.label, "data": first.data, "name": first.name, "group": first.group[:6]}
-        row |= {"n_seeds": len(group.runs), "seeds": " ".join(map(str, group.seeds))}
+        row = {"label": group.label, "data": first.data, "model": first.model, "name": first.name}
+        row |= {"group": first.group[:6], "n_seeds": len(group.runs), "seeds": " ".join(map(str, group.seeds))}
         row["weights"] = first.summary["weights"]
         for measure in MEASURES:
             values = group.values(measure)
-            row[f"{measure}_mean"] = float(values.mean())
+            values = values[np.isfinite(values)]
+            row[f"{measure}_mean"] = float(values.mean()) if len(values) else None
             row[f"{measure}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else None
+            row[f"{measure}_n"] = len(values)
         rows.append({**row, "joules": joules(group)})
     return rows
 
@@ -169,11 +263,6 @@ def joules(group: Group) -> str:
     return "not measured"
 
 
-def area(sparsity: np.ndarray, accuracy: np.ndarray) -> float:
-    """Return the mean accuracy over the range of sparsities, by the trapezoid rule."""
-    return float(np.trapezoid(accuracy, sparsity) / (sparsity[-1] - sparsity[0]))
-
-
 def t_interval(values: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean over an axis, and the half-width of its 95 % interval by Student's t; nan for one value."""
     from scipy.stats import t
@@ -185,52 +274,21 @@ def t_interval(values: np.ndarray, axis: int = 0) -> tuple[np.ndarray, np.ndarra
     return mean, t.ppf(0.975, n - 1) * values.std(axis, ddof=1) / math.sqrt(n)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The area of one group minus that of another, paired by seed."""
-
-    label: str
-    basis: str
-    n: int
-    mean: float
-    half_width: float
+def traces(group: Group, against: str, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return one column of metrics.csv against another for all runs of a group: x (rows,) and values (seeds, rows)."""
+    return aligned([(run.metrics[against], run.metrics[what]) for run in group.runs])
 
 
-def traces(group: Group, against: str, what: str, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """Return one column of metrics.csv against another for all runs of a group: x (rows,) and values (seeds, rows).
+def aligned(pairs: Sequence[tuple[np.ndarray, np.ndarray]], points: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Return lines x, y as one x (points,) and all y (lines, points).
 
-    Where runs have equally many rows x is its mean over them.  Where time decided about the rows they have not: values
-    are then interpolated linearly at equal distances, over the range that all runs cover.
+    Where the lines have equally many points x is its mean over them.  Where time decided about the points they have
+    not: y is then interpolated linearly at equal distances, over the range that all lines cover.
     """
-    pairs = [(run.metrics[against], run.metrics[what]) for run in group.runs]
     if len({len(x) for x, _ in pairs}) == 1:
         return np.mean([x for x, _ in pairs], 0), np.array([y for _, y in pairs])
     grid = np.linspace(max(x[0] for x, _ in pairs), min(x[-1] for x, _ in pairs), points)
     return grid, np.array([np.interp(grid, x, y) for x, y in pairs])
-
-
-def paired_differences(sets: Sequence[Group], baseline: str = "sgd") -> list[Difference]:
-    """Return the paired area differences of every group against those named like the baseline, on the same data.
-
-    Needs two shared seeds: these fix split, initial weights and batch order, which both runs then have in common.
-    """
-    found = []
-    for other in sets:
-        if other.runs[0].name != baseline:
-            continue
-        for group in sets:
-            shared = sorted(set(group.seeds) & set(other.seeds))
-            same_data = group.runs[0].config["data"] == other.runs[0].config["data"]
-            if group is other or len(shared) < 2 or not same_data:
-                continue
-            for basis in ("all", "remaining"):
-                one, two = (
-                    np.array([dict(zip(g.seeds, g.values(f"area_{basis}"), strict=True))[seed] for seed in shared])
-                    for g in (group, other)
-                )
-                mean, half = t_interval(one - two)
-                found.append(Difference(f"{group.label} − {other.label}", basis, len(shared), float(mean), float(half)))
-    return found
 
 
 def columns(rows: Sequence[dict[str, str]]) -> dict[str, np.ndarray]:

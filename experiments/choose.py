@@ -1,6 +1,7 @@
 """Rank settings by validation accuracy: python experiments/choose.py outputs.  Test data is not read.
 
-With --at 0.9 what counts is validation accuracy after magnitude pruning of 90 % of each layer's weights.
+With --at 0.9 what counts is validation accuracy after magnitude pruning of 90 % of each layer's weights, with
+--remaining of those of them that training left non-zero.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
 
 
-def ranking(folders: Sequence[Path], at: float = 0.0, max_active: float = 1.0) -> list[dict[str, Any]]:
+def ranking(
+    folders: Sequence[Path], at: float = 0.0, max_active: float = 1.0, remaining: bool = False
+) -> list[dict[str, Any]]:
     """Return the groups of runs that differ in the seed only, best mean validation accuracy first.
 
     Each has `differs`, the settings in which its configuration differs from that of others of its name.
@@ -23,6 +26,7 @@ def ranking(folders: Sequence[Path], at: float = 0.0, max_active: float = 1.0) -
         folders: searched for finished runs.
         at: share of each layer's weights that is pruned by magnitude before validation.
         max_active: leave out groups with a larger mean share of active weights.
+        remaining: `at` is a share of the weights that training left non-zero, instead of all.
 
     Raises:
         FileNotFoundError: if there is no finished run.
@@ -34,7 +38,7 @@ def ranking(folders: Sequence[Path], at: float = 0.0, max_active: float = 1.0) -
 
     rows = []
     for group in groups(find_runs(folders)):
-        accuracy = np.array([_validation_accuracy(run, at) for run in group.runs])
+        accuracy = np.array([_validation_accuracy(run, at, remaining) for run in group.runs])
         active = float(np.mean([run.metrics["share_active"][-1] for run in group.runs]))
         rows.append(
             {
@@ -55,28 +59,28 @@ def ranking(folders: Sequence[Path], at: float = 0.0, max_active: float = 1.0) -
     return sorted(kept, key=lambda row: (-row["validation_accuracy"], row["validation_loss"]))
 
 
-def _validation_accuracy(run: Any, at: float) -> float:
+def _validation_accuracy(run: Any, at: float, remaining: bool) -> float:
     if run.metrics["validation_accuracy"][-1] != run.metrics["validation_accuracy"][-1]:
         raise ValueError(f"{run.folder} was made without validation data: set data.n_validation to choose settings")
     if at == 0:
         return float(run.metrics["validation_accuracy"][-1])
-    for row in run.resistance:
-        kind = (row["criterion"], row["scope"], row["basis"])
-        if kind == ("magnitude", "layer", "all") and float(row["requested"]) == at:
-            return float(row["validation_accuracy"])
+    basis = "remaining" if remaining else "all"
+    for share, accuracy in zip(*run.curve("magnitude", "layer", basis, "validation_accuracy"), strict=True):
+        if share == at:
+            return float(accuracy)
     raise ValueError(f"--at {at}: {run.folder} has no pruning to that share in its resistance.csv")
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     """Return a configuration as dotted keys, without what differs between seeds or has no effect."""
-    from experiments.config import WITHOUT_EFFECT
+    from experiments.config import SEEDS, WITHOUT_EFFECT
 
     if not isinstance(node, dict):
         return {prefix: node}
     found: dict[str, Any] = {}
     for key, value in node.items():
         path = f"{prefix}.{key}" if prefix else str(key)
-        if path not in (*WITHOUT_EFFECT, "seed", "optimizer.seed"):
+        if path not in (*WITHOUT_EFFECT, *SEEDS):
             found |= _flat(value, path)
     return found
 
@@ -86,17 +90,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Rank settings by mean validation accuracy over seeds.")
     parser.add_argument("runs", nargs="+", type=Path, help="folders, searched for finished runs")
     parser.add_argument("--at", type=float, default=0.0, help="share of each layer pruned first (default: %(default)s)")
+    parser.add_argument("--remaining", action="store_true", help="--at is a share of the weights that are not zero")
     parser.add_argument("--max-active", type=float, default=1.0, help="leave out denser ones (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        rows = ranking(options.runs, options.at, options.max_active)
+        rows = ranking(options.runs, options.at, options.max_active, options.remaining)
     except (FileNotFoundError, ValueError) as error:
         print(f"choose.py: {error}", file=sys.stderr)
         return 1
     from rich.console import Console
     from rich.table import Table
 
-    pruned = f" with {options.at:.0%} of each layer pruned" if options.at else ""
+    of = "each layer's remaining weights" if options.remaining else "each layer"
+    pruned = f" with {options.at:.0%} of {of} pruned" if options.at else ""
     table = Table(title=f"validation accuracy{pruned}, best first")
     for heading in ("method", "group", "seeds", "accuracy, %", "loss", "active, %", "settings that differ"):
         table.add_column(heading, overflow="fold")

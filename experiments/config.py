@@ -13,8 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 ALLOWED = ("mcmcopt", "torch.optim", "experiments")
 """Modules that a `_target_` may come from."""
 
-WITHOUT_EFFECT = ("out", "progress", "energy", "data.root")
+WITHOUT_EFFECT = ("out", "progress", "energy", "logger", "data.root", "data.download")
 """Keys that change nothing in a run's results; all others enter its hash."""
+
+SEEDS = ("seed", "optimizer.seed", "train.pruning.seed", "train.pruning.criterion.seed")
+"""Keys that repeat the seed: runs that differ in them alone are one group."""
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def long_hash(config: dict[str, Any], without: tuple[str, ...] = WITHOUT_EFFECT)
 
 def group_hash(config: dict[str, Any]) -> str:
     """Return the hash that runs share which differ in the seed only, also where the optimizer repeats it."""
-    return long_hash(config, (*WITHOUT_EFFECT, "seed", "optimizer.seed"))
+    return long_hash(config, (*WITHOUT_EFFECT, *SEEDS))
 
 
 def left(config: dict[str, Any], without: tuple[str, ...] = WITHOUT_EFFECT, prefix: str = "") -> dict[str, Any]:

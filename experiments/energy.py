@@ -134,8 +134,9 @@ class Energy:
     def steps(self, training: Training) -> Iterator[bool]:
         """Train to the end inside `train` and `epoch`, yielding after each step whether it ended an epoch."""
         run = training.run()
+        names = ("train", "epoch") if self.provenances else ("train",)
         while not training.done:
-            for name in ("train", "epoch") if self.provenances else ("train",):
+            for name in names:
                 self._begin(name)
             epoch_done = next(run)
             if epoch_done:

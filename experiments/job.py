@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from torch import nn
 
 from experiments import outcome, record
@@ -22,66 +22,70 @@ from experiments.config import build, folder, long_hash, resolved
 from experiments.data import Data
 from experiments.energy import NOT_MEASURED, Energy
 from experiments.growth import Growth
+from experiments.loggers import Log
+from experiments.models import binarize
 from experiments.optimizers import make_optimizer
+from experiments.stop import SIGNALS, STEP, Stop
 from experiments.terminal import Reporter, closing_table, say
 from experiments.train import Training
+from mcmcopt.optim.greedy_mcmc import GreedyMCMC
 
 
 class InterruptedRunError(Exception):
     """A run was stopped from outside; its checkpoint is written."""
 
 
-@dataclass
-class Stop:
-    """Whether the user has asked the run to stop; looked at between steps, so that no step is cut in two."""
-
-    asked: bool = False
-    after: str = "this step"
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt  # asked twice: at once
-        self.asked = True
-        say(f"stopping after {self.after}; once more to stop at once without a new checkpoint", error=True)
-
-
 def run(cfg: DictConfig, overrides: Sequence[str] = (), stop: Stop | None = None) -> Path:
-    """Make, resume or skip the run that a configuration describes, and return its folder.
+    """Make, resume or skip the run that a configuration describes, and return its folder; say what goes wrong.
 
     Raises:
         InterruptedRunError: if it was asked to stop.
         FolderBusyError: if another process is at the same run.
     """
-    config = resolved(cfg)
+    try:
+        config = resolved(cfg)
+    except MissingMandatoryValue as error:
+        say(f"{error.full_key} has no value: give {error.full_key}=…", error=True)
+        raise
     path = folder(config)
     label = f"{config['data']['name']} / {config['name']} / seed {config['seed']}"
-    with record.locked(path):
+    with telling(label), record.locked(path):
         status = record.read_json(path / "status.json") or {}
         before = path / ".hydra" / "config.yaml"
         if before.exists() and long_hash(resolved(OmegaConf.load(before))) != long_hash(config):
             raise ValueError(f"{path} holds a run of another configuration, see {before}: choose another out=…")
-        if status.get("status") == "ok":
+        if status.get("status") == "ok" and (path / "summary.json").exists():
             say(f"{label}: done before, in {path}")
             Reporter(label, 1, 0).console.print(closing_table(record.read_json(path / "summary.json")))
             return path
-        (path / ".hydra").mkdir(exist_ok=True)
-        record.write_text(path / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        record.write_text(path / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(list(overrides)))
-        _write_status(path, config, "running")
+        for left_over in path.glob(".*.tmp*"):  # by a process that was killed while it wrote
+            left_over.unlink(missing_ok=True)
         try:
-            with stopped_by_signal(stop or Stop()) as stop, threads(config["threads"]):
-                summary = _work(config, path, label, stop)
+            (path / ".hydra").mkdir(exist_ok=True)
+            record.write_text(path / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+            record.write_text(path / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(list(overrides)))
+            _write_status(path, config, "running")
+            with (
+                stopped_by_signal(stop or Stop()) as stop,
+                threads(config["threads"]),
+                build(config["logger"]).open(config, path) as log,
+            ):
+                summary = _work(config, path, label, stop, log)
+                _write_status(path, config, "ok")  # before a logger may wait for a network
+                log.end(summary)
         except (InterruptedRunError, KeyboardInterrupt) as error:
             _write_status(path, config, "interrupted")
             say(f"{label}: interrupted; the same command resumes it. Folder: {path}", error=True)
             raise error if isinstance(error, InterruptedRunError) else InterruptedRunError(label) from error
         except Exception as error:
-            _write_status(path, config, "failed", traceback.format_exc())
-            say(
-                f"{label}: failed with {type(error).__name__}: {error}\n  traceback: {path / 'status.json'}", error=True
-            )
+            trace = traceback.format_exc()
+            try:
+                _write_status(path, config, "failed", trace)
+            except OSError as again:  # the disk is full, say: what happened must not be lost with it
+                error.add_note(f"{again}; the traceback instead:\n{trace}")
+            else:
+                error.add_note(f"traceback: {path / 'status.json'}")
             raise
-        _write_status(path, config, "ok")
         Reporter(label, 1, 0).console.print(closing_table(summary))
         say(f"written to {path}")
         if stop.asked:  # too late for this run, not for a sweep
@@ -89,7 +93,26 @@ def run(cfg: DictConfig, overrides: Sequence[str] = (), stop: Stop | None = None
     return path
 
 
-def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[str, Any]:
+@contextmanager
+def telling(label: str) -> Iterator[None]:
+    """Say at once and plainly why a run fails, with the notes of the error."""
+    try:
+        yield
+    except InterruptedRunError:
+        raise
+    except Exception as error:
+        say("\n  ".join((f"{label}: failed with {reason(error)}", *getattr(error, "__notes__", ()))), error=True)
+        raise
+
+
+def reason(error: Exception) -> str:
+    """Return an error's type and message; Hydra wraps what a function raised in the call's name."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    return f"{type(cause).__name__}: {cause}"
+
+
+def _work(config: dict[str, Any], path: Path, label: str, stop: Stop, log: Log) -> dict[str, Any]:
+    protocol = outcome.Protocol(**config["resistance"])  # refused now, not after hours of training
     with Energy(config["energy"], path / "energy.jsonl") as energy:
         record.write_json(path / "env.json", record.environment(config["threads"]))
         with energy.window("setup"):
@@ -98,12 +121,12 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[st
                 torch.manual_seed(config["seed"])
                 model: nn.Module = build(config["model"])
             training = _training(config, model, data)
-        if training.incremental:
-            stop.after = f"the next refresh (every {training.refresh_steps} steps: train.refresh_steps)"
-        _train(config, path, label, stop, training, data, energy)
+        refresh = f"the next refresh (every {training.refresh_steps} steps: train.refresh_steps)"
+        stop.after = refresh if training.incremental else STEP
+        _train(config, path, label, stop, training, data, energy, log)
         reference = outcome.reference_seconds(config["progress"]["reference_proposals"], training)
         with energy.window("prune"):
-            curve = outcome.resistance(model, data, config["seed"])
+            curve = outcome.resistance(model, data, config["seed"], protocol)
         record.write_csv(path / "resistance.csv", record.RESISTANCE, curve)
         summary = outcome.summary(config, training, data, curve, path, energy) | {"reference_seconds": reference}
     record.write_json(path / "summary.json", summary)
@@ -111,55 +134,74 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop) -> dict[st
 
 
 def _train(
-    config: dict[str, Any], path: Path, label: str, stop: Stop, training: Training, data: Data, energy: Energy
+    config: dict[str, Any], path: Path, label: str, stop: Stop, training: Training, data: Data, energy: Energy, log: Log
 ) -> None:
     """Train to the end, or to where the run is asked to stop, from the checkpoint if there is one."""
     kept = {"metrics": 0, "layers": 0}
-    if (path / "checkpoint.pt").exists():
-        state = torch.load(path / "checkpoint.pt", weights_only=True)
+    begun = (path / "checkpoint.pt").exists()
+    if (state := record.load(path / "checkpoint.pt")) is not None:
         training.load_state_dict(state["training"])
         energy.load_state_dict(state.get("energy", NOT_MEASURED))  # a checkpoint from before there was a meter
         kept = state["rows"]
         say(f"{label}: resumed at step {training.counters.step}")
+    elif begun:
+        say(f"{label}: checkpoint.pt is cut short, kept as checkpoint.broken.pt; starts again from step 0", error=True)
     metrics = record.Table(path / "metrics.csv", record.METRICS, kept["metrics"])
+    log.add(*record.read_csv(metrics.path))
     layers = record.Table(path / "layers.csv", record.LAYERS, kept["layers"])
+
+    progress = config["progress"]
+    checkpoints = Checkpoints(progress["checkpoint_steps"], progress["checkpoint_seconds"], training.counters.step)
 
     def checkpoint() -> None:
         energy.pause()
+        metrics.sync()
+        layers.sync()
         rows = {"metrics": metrics.rows, "layers": layers.rows}
         state = {"training": training.state_dict(), "energy": energy.state_dict(), "rows": rows}
         record.save(path / "checkpoint.pt", state)
+        checkpoints.taken(training.counters.step)
 
-    rows, saved = Rows(config["train"]["eval_every"], config["train"]["eval_seconds"]), time.monotonic()
+    rows = Rows(config["train"]["eval_every"], config["train"]["eval_seconds"])
     part = "validation" if len(data.validation) else "test"
-    with Reporter(label, training.total_steps, config["progress"]["seconds"]) as reporter:
+
+    def report() -> None:
+        state = f"loss {row['loss']:.4f}, {part} {100 * row[f'{part}_accuracy']:.1f} % at step {row['step']}"
+        if training.max_seconds is not None:
+            state += f"; {training.counters.seconds:.0f} of {training.max_seconds:g} s"
+        reporter.update(training.counters.step, state)
+
+    with Reporter(label, training.total_steps, progress["seconds"]) as reporter:
         row = outcome.metrics(training, data, energy)
+        report()  # a first step may take long: kernels are compiled in it
         if not metrics.rows:
             metrics.add(row)
+            log.add(row)
         for epoch_done in energy.steps(training):
             if rows.due(training, epoch_done):
                 energy.pause()
                 row = outcome.metrics(training, data, energy)
                 metrics.add(row)
+                log.add(row)
                 training.counters.row_seconds = training.counters.seconds
                 layers.add(*training.layer_rows())
             asked = stop.asked  # once: a signal between two looks would stop the run without its checkpoint
-            wanted = asked or time.monotonic() - saved > config["progress"]["checkpoint_seconds"]
-            if wanted and training.resumable:
+            if (asked or checkpoints.due(training.counters.step)) and training.resumable:
                 checkpoint()
-                saved = time.monotonic()
-            if asked and training.resumable:
-                raise InterruptedRunError(label)
-            state = f"loss {row['loss']:.4f}, {part} {100 * row[f'{part}_accuracy']:.1f} % at step {row['step']}"
-            if training.max_seconds is not None:
-                state += f"; {training.counters.seconds:.0f} of {training.max_seconds:g} s"
-            reporter.update(training.counters.step, state)
+                if asked:
+                    raise InterruptedRunError(label)
+            if reporter.due:
+                report()
     checkpoint()
 
 
 def _training(config: dict[str, Any], model: nn.Module, data: Data) -> Training:
     n, settings = len(data.train), {k: v for k, v in config["train"].items() if not k.startswith("eval_")}
     size, growth, repeats = (settings.pop(name) for name in ("batch_size", "growth", "steps_per_batch"))
+    pruning, binary = settings.pop("pruning"), settings.pop("binary")
+    if binary is not None:
+        binarize(model, binary)
+    settings["pruning"] = None if pruning is None else build(pruning)
     name = "train.batch_size"
     if growth is not None:
         if size is not None:
@@ -167,7 +209,38 @@ def _training(config: dict[str, Any], model: nn.Module, data: Data) -> Training:
         growth = Growth(**growth)
         size, name = None if growth.start == n else growth.start, "train.growth.start"
     batches = Batches(n, size, config["seed"], repeats, name)
-    return Training(model, make_optimizer(config["optimizer"], model), data.train, batches, growth=growth, **settings)
+    optimizer = make_optimizer(config["optimizer"], model)
+    if binary is not None and not isinstance(optimizer, GreedyMCMC):
+        raise ValueError(f"train.binary={binary} is for chains, whose sign flips keep weights binary: leave it null")
+    return Training(model, optimizer, data.train, batches, growth=growth, **settings)
+
+
+class Checkpoints:
+    """Says after which steps a checkpoint is due.
+
+    Args:
+        steps: a checkpoint at each multiple of it, or as soon after as one can be taken; None: not by steps.
+        seconds: since the last one; None: not by the clock.
+        step: where the run starts.
+    """
+
+    def __init__(self, steps: int | None, seconds: float | None, step: int) -> None:
+        if steps is not None and steps < 1:
+            raise ValueError(f"progress.checkpoint_steps must be at least 1, or null, got {steps}")
+        if seconds is not None and not seconds >= 0:
+            raise ValueError(f"progress.checkpoint_seconds must be at least 0, or null, got {seconds}")
+        self.steps, self.seconds = steps, seconds
+        self.taken(step)
+
+    def taken(self, step: int) -> None:
+        """Start the next interval."""
+        self._step, self._time = step, time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Return whether an interval has ended by a step."""
+        if self.steps is not None and step // self.steps > self._step // self.steps:
+            return True
+        return self.seconds is not None and time.monotonic() - self._time > self.seconds
 
 
 @dataclass
@@ -208,7 +281,7 @@ def _write_status(path: Path, config: dict[str, Any], status: str, trace: str | 
 def stopped_by_signal(stop: Stop) -> Iterator[Stop]:
     """Let Ctrl-C and SIGTERM ask a run to stop; elsewhere than in the main thread, signals stay as they are."""
     try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, stop) for number in SIGNALS}
     except ValueError:
         yield stop
         return

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees it
 
 if TYPE_CHECKING:
     from experiments.analysis import Group
-    from experiments.figures import Picture
+    from experiments.figures.style import Picture
 
 MILESTONES = (0.3, 0.4, 0.5, 0.6)
 """Test accuracies; the table says after how many seconds and proposals a run first had them."""
@@ -44,23 +44,22 @@ def curves(sets: Sequence[Group]) -> Picture:
     from matplotlib.ticker import PercentFormatter
 
     from experiments.analysis import traces
-    from experiments.figures import COLOURS, Picture, legend, look, style
+    from experiments.figures.style import Picture, called, colour, legend, look, style
 
     with style():
         figure = Figure(figsize=(9, 3.8))
         axes = figure.subplots(1, 2, sharey=True)
         for ax, against in zip(axes, ("seconds", "proposals"), strict=True):
             for i, group in enumerate(sets):
-                label = f"{group.label} (n = {len(group.runs)})"
                 if against == "proposals" and not group.is_chain:
                     level = float(np.mean([run.metrics["test_accuracy"][-1] for run in group.runs]))
-                    ax.axhline(level, color=COLOURS[i % len(COLOURS)], linestyle=look(i)["linestyle"], lw=1.2)
+                    ax.axhline(level, color=colour(i), linestyle=look(i, 1)["linestyle"], lw=1.2)
                     continue
                 x, y = traces(group, against, "test_accuracy")
-                ax.plot(x, y.mean(0), label=label, **look(i, max(1, len(x) // 8)))
-                ax.fill_between(x, y.min(0), y.max(0), color=COLOURS[i % len(COLOURS)], alpha=0.15, lw=0)
+                ax.plot(x, y.mean(0), label=called(group), **look(i, len(x)))
+                ax.fill_between(x, y.min(0), y.max(0), color=colour(i), alpha=0.15, lw=0)
             ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=None))
-            ax.set_xlabel("seconds of training" if against == "seconds" else "proposals")
+            ax.set_xlabel("training time, s" if against == "seconds" else "proposals")
         axes[0].set_ylabel("test accuracy, %")
         legend(figure, axes[0])
     caption = (

@@ -25,7 +25,7 @@ METRICS = (
 LAYERS = ("step", "layer", "move", "proposed", "accepted", "acceptance", "active", "size")
 RESISTANCE = (
     "criterion", "scope", "basis", "requested", "reached", "weights_kept", "validation_accuracy", "test_accuracy",
-    "test_loss",
+    "test_loss", "validation_accuracy_finetuned", "test_accuracy_finetuned",
 )  # fmt: skip
 
 
@@ -76,20 +76,45 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return a table's rows, cells as text."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:  # a kill may cut a letter in two
         return list(csv.DictReader(file))
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint that `torch.load(weights_only=True)` reads."""
+    """Write a checkpoint that `torch.load(weights_only=True)` reads.
+
+    Raises:
+        OSError: naming the file, if it cannot be written.
+    """
     import torch
 
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own writer hides what the system said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """Return a checkpoint; None where there is none, or one that is cut short, which is put aside."""
+    import pickle
+
+    import torch
+
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except (EOFError, RuntimeError, pickle.UnpicklingError):
+        path.replace(path.with_name("checkpoint.broken.pt"))
+        return None
+    return state
 
 
 class Table:
-    """A CSV file that grows by whole rows.
+    """A CSV file that grows by whole rows: what a full disk lets through of one is taken back.
 
     Args:
         path: the file.
@@ -109,9 +134,19 @@ class Table:
 
     def add(self, *rows: Mapping[str, Any]) -> None:
         """Append rows."""
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_lines(self.columns, rows))
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_lines(self.columns, rows))
+        except OSError as error:
+            os.truncate(self.path, size)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self.rows += len(rows)
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk, before a checkpoint counts on them."""
+        with self.path.open("r+b") as file:
+            os.fsync(file.fileno())
 
 
 def environment(threads: int) -> dict[str, Any]:

@@ -27,9 +27,9 @@ class Train:
     eval_seconds: float | None = None  # of training between two rows; takes the place of eval_every
     incremental: bool = False  # score a chain's proposals for what they change alone
     refresh_steps: int = 10  # steps after which all is computed afresh then; checkpoints are taken there
-    prune_density: float | None = None  # share of weights kept by magnitude after `epochs`; null: no pruning
-    prune_scope: str = "layer"  # or "global": where that share is counted
-    finetune_epochs: int = 0  # epochs after pruning, with the zeros held
+    pruning: Any = None  # of mcmcopt.sparsity: OneShot, GradualMagnitude, RigL; null: none
+    decay: str = "constant"  # of a gradient method's learning rate over the run; or "cosine", to 0
+    binary: float | None = None  # before training, set each weight to plus or minus this times its layer's rms
 
 
 @dataclass
@@ -81,23 +81,101 @@ class MLP:
 
 
 @dataclass
-class CNN60k:
-    """Arguments of experiments.models.cnn60k."""
+class MNISTImages:
+    """Arguments of a model for MNIST: the mean and standard deviation of its pixels, in units of 0..255."""
 
-    _target_: str = "experiments.models.cnn60k"
+    mean: list[float] = field(default_factory=lambda: [33.3184])
+    std: list[float] = field(default_factory=lambda: [78.5675])
+
+
+@dataclass
+class CIFAR10Images:
+    """Arguments of a model for CIFAR-10: mean and standard deviation by channel, in units of 0..255."""
+
     mean: list[float] = field(default_factory=lambda: [125.3, 123.0, 113.9])
     std: list[float] = field(default_factory=lambda: [63.0, 62.1, 66.7])
 
 
 @dataclass
-class Cifar10:
-    """Arguments of experiments.cifar10.cifar10, and the name of the folder."""
+class LeNet300(MNISTImages):
+    """Arguments of experiments.models.lenet300."""
+
+    _target_: str = "experiments.models.lenet300"
+
+
+@dataclass
+class LeNet5Caffe(MNISTImages):
+    """Arguments of experiments.models.lenet5_caffe."""
+
+    _target_: str = "experiments.models.lenet5_caffe"
+
+
+@dataclass
+class CNN60k(CIFAR10Images):
+    """Arguments of experiments.models.cnn60k."""
+
+    _target_: str = "experiments.models.cnn60k"
+
+
+@dataclass
+class VGGD(CIFAR10Images):
+    """Arguments of experiments.models.vgg_d."""
+
+    _target_: str = "experiments.models.vgg_d"
+
+
+@dataclass
+class AlexNetCifar(CIFAR10Images):
+    """Arguments of experiments.models.alexnet_cifar."""
+
+    _target_: str = "experiments.models.alexnet_cifar"
+
+
+@dataclass
+class ResNet20(CIFAR10Images):
+    """Arguments of experiments.models.resnet20."""
+
+    _target_: str = "experiments.models.resnet20"
+
+
+@dataclass
+class Cifar10JPEG:
+    """Arguments of experiments.cifar10.cifar10 for files that nobody can download, and the name of the folder."""
 
     _target_: str = "experiments.cifar10.cifar10"
-    name: str = "cifar10"
+    name: str = "cifar10_jpeg"
     root: str = MISSING  # where the files are
     n_train: int | None = None  # null: all that validation leaves
     n_validation: int = 0
+
+
+@dataclass
+class Cifar10(Cifar10JPEG):
+    """Arguments of experiments.cifar10.cifar10, and the name of the folder."""
+
+    name: str = "cifar10"
+    download: bool = False  # the files that are not there
+
+
+@dataclass
+class MNIST:
+    """Arguments of experiments.idx.mnist, and the name of the folder."""
+
+    _target_: str = "experiments.idx.mnist"
+    name: str = "mnist"
+    root: str = MISSING  # where the files are
+    n_train: int | None = None  # null: all that validation leaves
+    n_validation: int = 0
+    download: bool = False  # the files that are not there
+
+
+@dataclass
+class FashionMNIST(MNIST):
+    """Arguments of experiments.idx.fashion_mnist, and the name of the folder."""
+
+    _target_: str = "experiments.idx.fashion_mnist"
+    name: str = "fashion_mnist"
+    root: str | None = None  # null: Debian's package dataset-fashion-mnist
 
 
 @dataclass
@@ -117,8 +195,23 @@ class Progress:
     """What a run says and saves while it works; nothing here changes its results."""
 
     seconds: float = 5.0  # between two plain lines, where there is no terminal
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float | None = 30.0  # between two checkpoints; null: not by the clock
+    checkpoint_steps: int | None = None  # one every so many steps as well; a chain with caches waits for its refresh
     reference_proposals: int = 0  # timed after training as whole forwards, for comparison; 0: none
+
+
+@dataclass
+class Resistance:
+    """How a trained network is pruned to see what it is worth then: rows of resistance.csv."""
+
+    # "layer" (with it, random pruning as the control), "global", "block", "filter"
+    scopes: list[str] = field(default_factory=lambda: ["layer", "global"])
+    criteria: list[str] = field(default_factory=lambda: ["magnitude", "random"])
+    block: list[int] = field(default_factory=lambda: [4, 4])  # rows and columns of a tile, with scope "block"
+    finetune_epochs: int = 1  # of SGD with momentum 0.9 after pruning by magnitude, zeros held; 0: none
+    finetune_at: list[float] = field(default_factory=lambda: [0.9, 0.95, 0.98])  # shares of each layer; []: none
+    finetune_lr: float = 0.01
+    finetune_batch_size: int = 64
 
 
 @dataclass
@@ -133,6 +226,26 @@ class Energy:
 
 
 @dataclass
+class Csv:
+    """experiments.loggers.Csv, which has no arguments."""
+
+    _target_: str = "experiments.loggers.Csv"
+
+
+@dataclass
+class Wandb:
+    """Arguments of experiments.loggers.Wandb."""
+
+    _target_: str = "experiments.loggers.Wandb"
+    mode: str = "offline"  # or "online"
+    project: str = "mcmcopt"
+    entity: str | None = None  # user or team; null: the user's own
+    group: str | None = None  # null: runs that differ in the seed only
+    tags: list[str] = field(default_factory=list)
+    artifacts: bool = False  # keep the tables and the summary there as files too
+
+
+@dataclass
 class Config:
     """One run."""
 
@@ -141,8 +254,10 @@ class Config:
     out: str = "outputs"  # where run folders go
     threads: int = 1
     train: Train = field(default_factory=Train)
+    resistance: Resistance = field(default_factory=Resistance)
     progress: Progress = field(default_factory=Progress)
     energy: Any = MISSING
+    logger: Any = MISSING
     optimizer: Any = MISSING
     model: Any = MISSING
     data: Any = MISSING
@@ -154,10 +269,26 @@ def register() -> None:
     store.store(name="schema", node=Config)
     for name, node in (("greedy_mcmc", GreedyMCMC), ("sgd", SGD), ("adam", Adam)):
         store.store(group="schema/optimizer", name=name, node=node)
-    for name, node in (("mlp", MLP), ("cnn60k", CNN60k)):
+    for name, node in (
+        ("mlp", MLP),
+        ("lenet300", LeNet300),
+        ("lenet5_caffe", LeNet5Caffe),
+        ("cnn60k", CNN60k),
+        ("vgg_d", VGGD),
+        ("alexnet_cifar", AlexNetCifar),
+        ("resnet20", ResNet20),
+    ):
         store.store(group="schema/model", name=name, node=node)
     store.store(group="schema/energy", name="meter", node=Energy)
-    for name, node in (("digits", Digits), ("cifar10", Cifar10)):
+    for name, node in (("csv", Csv), ("wandb", Wandb)):
+        store.store(group="schema/logger", name=name, node=node)
+    for name, node in (
+        ("digits", Digits),
+        ("cifar10", Cifar10),
+        ("cifar10_jpeg", Cifar10JPEG),
+        ("mnist", MNIST),
+        ("fashion_mnist", FashionMNIST),
+    ):
         store.store(group="schema/data", name=name, node=node)
 
 

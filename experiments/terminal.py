@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from multiprocessing import parent_process
 from types import TracebackType
 from typing import Any
 
@@ -28,7 +29,7 @@ class Reporter:
         self._bar: Progress | None = None
 
     def __enter__(self) -> Reporter:
-        if self.console.is_terminal:
+        if self.console.is_terminal and parent_process() is None:  # one bar per terminal: parallel runs print lines
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
             self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
             self._bar.start()
@@ -39,11 +40,19 @@ class Reporter:
         if self._bar is not None:
             self._bar.stop()
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to tell again."""
+        return time.monotonic() >= self._next
+
     def update(self, step: int, state: str) -> None:
         """Tell that a step is done; `state` is what to show beside it."""
+        if not self.due:
+            return
         if self._bar is not None:
+            self._next = time.monotonic() + 0.1  # as often as the bar is drawn: to set it takes as long as a small step
             self._bar.update(self._task, completed=step, state=state)
-        elif time.monotonic() >= self._next:
+        else:
             self._next = time.monotonic() + self.seconds
             say(f"{self.label}: step {step}/{self.total}, {state}")
 

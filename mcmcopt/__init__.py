@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mcmcopt.chain.priors import SpikeSlab as SpikeSlab
     from mcmcopt.chain.schedule import CubicDecay as CubicDecay
     from mcmcopt.chain.schedule import GeometricAnnealing as GeometricAnnealing
+    from mcmcopt.chain.schedule import Piecewise as Piecewise
     from mcmcopt.chain.slabs import DalalyanTsybakov as DalalyanTsybakov
     from mcmcopt.chain.slabs import Gaussian as Gaussian
     from mcmcopt.chain.slabs import Laplace as Laplace
@@ -41,7 +42,7 @@ _HOMES = {
     ),
     "mcmcopt.chain.moves": ("BirthDeath", "RandomWalk", "SignFlip", "Swap", "Toggle"),
     "mcmcopt.chain.priors": ("SpikeSlab",),
-    "mcmcopt.chain.schedule": ("CubicDecay", "GeometricAnnealing"),
+    "mcmcopt.chain.schedule": ("CubicDecay", "GeometricAnnealing", "Piecewise"),
     "mcmcopt.chain.slabs": ("DalalyanTsybakov", "Gaussian", "Laplace", "StudentT"),
     "mcmcopt.loss.incremental": ("IncrementalLoss",),
     "mcmcopt.loss.objective": ("Objective", "SpeculativeObjective"),

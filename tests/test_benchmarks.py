@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import cases, energy_overhead, energy_peers, proposals
+from benchmarks import cases, energy_overhead, energy_peers, loop_overhead, proposals
 from benchmarks.costs import Work, dense
 
 
@@ -51,3 +51,15 @@ def test_the_table_beside_other_meters_is_written_whole(tmp_path, capsys):
     assert "| steady laptop, 60 s | 1,800.0 | 1,800.0 |" in page.read_text(encoding="utf-8")
     assert "steady laptop" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["peers.md"]
+
+
+def test_the_loops_costs_are_printed(capsys):
+    short = ["train.epochs=2", "optimizer.lr=0.1", "train.eval_every=1"]
+    loop_overhead.main(["--rounds", "1", "--only", "digits, sgd", "--set", *short])
+    heads, row = capsys.readouterr().out.splitlines()[1:3]
+    assert heads.split() == ["case", "bare", "s", "loop", "meter", "checkpoint", "sum", "min–max", "rows"]
+    bare, loop, meter, checkpoint, total = map(float, row.removeprefix("digits, sgd").split()[:5])
+    assert bare > 0
+    assert 0 <= meter
+    assert 0 < checkpoint < 100
+    assert abs(total - (loop + meter + checkpoint)) < 0.02

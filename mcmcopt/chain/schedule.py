@@ -6,6 +6,10 @@ posterior; annealing λ upwards turns the chain into an optimizer.  Any callable
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
 from mcmcopt.chain.checks import positive
 
 
@@ -60,3 +64,40 @@ class CubicDecay:
 
     def __repr__(self) -> str:
         return f"CubicDecay(start={self.start!r}, end={self.end!r}, steps={self.steps!r}, after={self.after!r})"
+
+
+class Piecewise:
+    """A value that moves in straight lines between given points, and is constant before the first and after the last.
+
+    Args:
+        points: pairs (step, value), steps rising.
+
+    Raises:
+        ValueError: without points, for steps that do not rise, or for anything but finite numbers.
+    """
+
+    def __init__(self, points: Sequence[tuple[int, float]]) -> None:
+        pairs = [tuple(point) for point in points]
+        if not pairs or any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"points must be pairs of a step and a value, at least one, got {points!r}")
+        for step, value in pairs:
+            if isinstance(step, bool) or not isinstance(step, int) or not isinstance(value, int | float):
+                raise ValueError(f"points must be pairs of an integer and a number, got {(step, value)!r}")
+            if isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"points must have finite values, got {(step, value)!r}")
+        if any(later <= step for (step, _), (later, _) in pairwise(pairs)):
+            raise ValueError(f"points must have rising steps, got {points!r}")
+        self.points = tuple((int(step), float(value)) for step, value in pairs)
+
+    def __call__(self, step: int) -> float:
+        """Return the value at a step."""
+        (first, value), *_ = self.points
+        if step <= first:
+            return value
+        for (before, low), (after, high) in pairwise(self.points):
+            if step <= after:
+                return low + (high - low) * (step - before) / (after - before)
+        return self.points[-1][1]
+
+    def __repr__(self) -> str:
+        return f"Piecewise({list(self.points)!r})"

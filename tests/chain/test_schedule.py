@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mcmcopt.chain.schedule import CubicDecay, GeometricAnnealing
+from mcmcopt.chain.schedule import CubicDecay, GeometricAnnealing, Piecewise
 
 
 def test_it_starts_ends_and_multiplies_by_the_same_factor_each_step():
@@ -56,3 +56,19 @@ def test_bad_decays_are_refused_by_name_and_value(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be") as caught:
         CubicDecay(**({"start": 1.0, "end": 0.1, "steps": 3} | {name: value}))
     assert repr(value) in str(caught.value)
+
+
+def test_piecewise_goes_straight_from_point_to_point():
+    schedule = Piecewise([(2, 1.0), (4, 0.0), (8, 0.5)])
+    assert [schedule(t) for t in range(11)] == pytest.approx([1, 1, 1, 0.5, 0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+    assert Piecewise([(3, 7)])(0) == Piecewise([(3, 7)])(9) == 7
+    assert eval(repr(schedule))(3) == 0.5  # noqa: S307
+
+
+@pytest.mark.parametrize(
+    "points",
+    [[], [(0,)], [(0, 1.0), (0, 2.0)], [(5, 1.0), (2, 1.0)], [(0, math.nan)], [(0.5, 1.0)], [(0, "x")], [(True, 1.0)]],
+)
+def test_bad_points_are_refused(points):
+    with pytest.raises(ValueError, match=r"^points must"):
+        Piecewise(points)

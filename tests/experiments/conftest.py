@@ -18,9 +18,14 @@ def composed(*overrides):
 SHORT = {
     "mcmc": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1"),
     "mcmc_dense": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1"),
+    "mcmc_binary": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1"),
     "sgd": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),
+    "sgd_plain": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),
     "adam": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),
-    "sgd_pruned": ("train.epochs=1", "train.finetune_epochs=2", "train.batch_size=600", "train.eval_every=1"),
+    "sgd_pruned": ("train.epochs=3", "train.pruning.at=0.34", "train.batch_size=600", "train.eval_every=1"),
+    "sgd_random": ("train.epochs=3", "train.pruning.at=0.34", "train.batch_size=600", "train.eval_every=1"),
+    "sgd_gradual": ("train.epochs=3", "train.pruning.every=1", "train.batch_size=600", "train.eval_every=1"),
+    "rigl": ("train.epochs=3", "train.pruning.every=1", "train.batch_size=600", "train.eval_every=1"),
 }
 
 

@@ -50,13 +50,16 @@ def test_missing_value_is_named():
 def test_settings_tuned_to_a_network_are_its_own():
     """They come with optimizer and model, replace what is meant for digits, and give way to the command line."""
     cifar = ("data=cifar10", "model=cnn60k", "data.root=x")
-    chain = resolved(composed("optimizer=mcmc", *cifar))
+    chain = resolved(composed("optimizer=mcmc_dense", *cifar))
     assert chain["optimizer"]["prior"] == {"_target_": "mcmcopt.Gaussian", "scale": 0.3}
     assert list(chain["optimizer"]["groups"]) == ["conv1", "fc"]
     assert (chain["train"]["epochs"], chain["train"]["incremental"], chain["threads"]) == (None, True, 2)
-    assert (chain["name"], chain["data"]["name"]) == ("mcmc", "cifar10")
-    own = resolved(composed("optimizer=mcmc", *cifar, "threads=1", "optimizer.lam=2", "train.growth={start: 7}"))
+    assert (chain["name"], chain["data"]["name"]) == ("mcmc_dense", "cifar10")
+    own = resolved(composed("optimizer=mcmc_dense", *cifar, "threads=1", "optimizer.lam=2", "train.growth={start: 7}"))
     assert (own["threads"], own["optimizer"]["lam"], own["train"]["growth"]) == (1, 2, {"start": 7})
+    sparse = resolved(composed("optimizer=mcmc", *cifar))
+    assert sparse["optimizer"]["prior"] is None
+    assert list(sparse["optimizer"]["groups"]) == ["conv1", "fc"]
     sgd = resolved(composed("optimizer=sgd", *cifar))
     assert (sgd["optimizer"]["lr"], sgd["train"]["batch_size"], sgd["train"]["epochs"]) == (0.005, 256, 12)
     digits = resolved(composed("optimizer=mcmc"))
