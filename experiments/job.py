@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from torch import nn
 
-from experiments import outcome, record
+from experiments import device, outcome, record
 from experiments.batches import Batches
 from experiments.config import build, folder, long_hash, resolved
 from experiments.data import Data
@@ -113,13 +113,15 @@ def reason(error: Exception) -> str:
 
 def _work(config: dict[str, Any], path: Path, label: str, stop: Stop, log: Log) -> dict[str, Any]:
     protocol = outcome.Protocol(**config["resistance"])  # refused now, not after hours of training
+    place = device.chosen(config["device"])
     with Energy(config["energy"], path / "energy.jsonl") as energy:
-        record.write_json(path / "env.json", record.environment(config["threads"]))
+        record.write_json(path / "env.json", record.environment(config["threads"]) | {"device": device.described(place)})
         with energy.window("setup"):
             data: Data = build({k: v for k, v in config["data"].items() if k != "name"}, seed=config["seed"])
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config["seed"])
                 model: nn.Module = build(config["model"])
+            data, model = device.moved(data, place), model.to(place)  # before the optimizer takes hold of parameters
             training = _training(config, model, data)
         refresh = f"the next refresh (every {training.refresh_steps} steps: train.refresh_steps)"
         stop.after = refresh if training.incremental else STEP

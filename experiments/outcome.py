@@ -119,8 +119,14 @@ def metrics(training: Training, data: Data, energy: Energy) -> dict[str, Any]:
 def resistance(model: nn.Module, data: Data, seed: int, protocol: Protocol) -> list[dict[str, Any]]:
     """Return the rows of resistance.csv: pruning of all weights and of the remaining, by criterion and scope."""
 
+    whole = nonzero(model)
+    unpruned = evaluate(model, data.validation), evaluate(model, data.test)
+
     def scored(pruned: nn.Module) -> tuple[Score, Score]:
         return evaluate(pruned, data.validation), evaluate(pruned, data.test)
+
+    def scored_if_pruned(pruned: nn.Module) -> tuple[Score, Score]:
+        return unpruned if nonzero(pruned) == whole else scored(pruned)  # a sparse network is not changed at first
 
     def finetuned(pruned: nn.Module) -> tuple[Score, Score]:
         p = protocol
@@ -133,7 +139,7 @@ def resistance(model: nn.Module, data: Data, seed: int, protocol: Protocol) -> l
     for criterion, scope in protocol.curves(seed):
         for remaining in (False, True):
             block = (protocol.block[0], protocol.block[1])
-            for point in resistance_curve(model, scored, criterion, scope, protocol.shares, remaining, block):
+            for point in resistance_curve(model, scored_if_pruned, criterion, scope, protocol.shares, remaining, block):
                 (validation, test), trained = point.outcome, after.get(_place(point))
                 rows.append(
                     {
@@ -177,6 +183,7 @@ def summary(
         "acceptance": _acceptance(path / "layers.csv"),
         "steps": c.step,
         "epochs": c.epoch,
+        "steps_per_epoch": training.batches.per_epoch,
         "evaluations": c.evaluations,
         "gradients": c.gradients,
         "samples": c.samples,

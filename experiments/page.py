@@ -175,6 +175,8 @@ def _several(n: int, what: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> str:
-    head = "".join(f"<th>{html.escape(text).replace(' %', '&nbsp;%')}</th>" for text in heads)
+    # a unit does not stand alone on a line
+    heads = [re.sub(r" (%|[sJ]$)", "\N{NO-BREAK SPACE}\\1", text) for text in heads]
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>\n" for row in rows)
     return f'<div class="wide"><table id="{name}"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'

@@ -253,6 +253,7 @@ class Config:
     seed: int = 0  # of the split, the initial weights, the order of batches and the chain
     out: str = "outputs"  # where run folders go
     threads: int = 1
+    device: str = "cpu"  # or "cuda", "cuda:1": an NVIDIA board
     train: Train = field(default_factory=Train)
     resistance: Resistance = field(default_factory=Resistance)
     progress: Progress = field(default_factory=Progress)

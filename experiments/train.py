@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from experiments.batches import Batches
 from experiments.data import Split, portions
+from experiments.device import settle
 from experiments.growth import Growth
 from mcmcopt.optim.greedy_mcmc import GreedyMCMC
 from mcmcopt.sparsity import Pruner, weights
@@ -224,6 +225,7 @@ class Training:
             self._propose(self.chain)
         else:
             self._descend(*self._take())
+        settle(self.split.x.device)  # else the seconds of this step would be what it takes to ask for it
         self.counters.step += 1
         self.counters.seconds += time.perf_counter() - start
 

@@ -60,6 +60,6 @@ def test_the_loops_costs_are_printed(capsys):
     assert heads.split() == ["case", "bare", "s", "loop", "meter", "checkpoint", "sum", "min–max", "rows"]
     bare, loop, meter, checkpoint, total = map(float, row.removeprefix("digits, sgd").split()[:5])
     assert bare > 0
-    assert 0 <= meter
+    assert meter >= 0
     assert 0 < checkpoint < 100
     assert abs(total - (loop + meter + checkpoint)) < 0.02

@@ -21,7 +21,7 @@ AXES = {
 
 def cost(sets: Sequence[Group]) -> Picture:
     """Return test accuracy against joules where all runs have them, else against loss evaluations and seconds."""
-    against = _costs(sets)
+    against = costs(sets)
     figure = Figure(figsize=(9, 3.9))
     axes = figure.subplots(1, len(against), sharey=True)
     for ax, column in zip(axes, against, strict=True):
@@ -51,7 +51,8 @@ def cost(sets: Sequence[Group]) -> Picture:
     return Picture("cost", "Accuracy against what it costs", caption, figure)
 
 
-def _costs(sets: Sequence[Group]) -> tuple[str, ...]:
+def costs(sets: Sequence[Group]) -> tuple[str, ...]:
+    """Return the columns of metrics.csv that accuracy is drawn against."""
     runs = [run for group in sets for run in group.runs]
 
     def known(column: str) -> bool:

@@ -16,8 +16,10 @@ def composed(*overrides):
 
 
 SHORT = {
-    "mcmc": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1"),
+    "mcmc": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1", "train.refresh_steps=1"),
+    "mcmc_published": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1", "train.refresh_steps=1"),
     "mcmc_dense": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1"),
+    "mcmc_block": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1"),
     "mcmc_binary": ("train.epochs=2", "optimizer.n_proposals=20", "train.eval_every=1"),
     "sgd": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),
     "sgd_plain": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),

@@ -61,10 +61,10 @@ def test_settings_tuned_to_a_network_are_its_own():
     assert sparse["optimizer"]["prior"] is None
     assert list(sparse["optimizer"]["groups"]) == ["conv1", "fc"]
     sgd = resolved(composed("optimizer=sgd", *cifar))
-    assert (sgd["optimizer"]["lr"], sgd["train"]["batch_size"], sgd["train"]["epochs"]) == (0.005, 256, 12)
+    assert (sgd["optimizer"]["lr"], sgd["train"]["batch_size"], sgd["train"]["epochs"]) == (0.01, 256, 20)
     digits = resolved(composed("optimizer=mcmc"))
-    assert (digits["optimizer"]["lam"], list(digits["optimizer"]["groups"]), digits["threads"]) == (3600, ["fc2"], 1)
-    assert (digits["train"]["incremental"], digits["train"]["growth"], digits["train"]["epochs"]) == (False, None, 400)
+    assert (digits["optimizer"]["lam"], digits["optimizer"]["groups"], digits["threads"]) == (12000, None, 1)
+    assert (digits["train"]["incremental"], digits["train"]["growth"], digits["train"]["epochs"]) == (True, None, 800)
 
 
 def test_tuned_settings_name_an_optimizer_and_a_model():
@@ -119,11 +119,11 @@ def test_groups_get_the_parameters_that_their_patterns_match():
     from experiments.models import mlp
     from experiments.optimizers import make_optimizer
 
-    node = resolved(composed("++optimizer.groups.fc2.lam=5.0"))
+    node = resolved(composed("optimizer.groups={fc2: {lam: 5.0}}"))
     node["optimizer"]["groups"]["fc2"]["prior"] = {"_target_": "mcmcopt.Laplace", "scale": 2.0}
     first, second = make_optimizer(node["optimizer"], mlp()).param_groups
     assert (first["param_names"], second["param_names"]) == (["fc1.weight", "fc1.bias"], ["fc2.weight", "fc2.bias"])
-    assert (first["lam"], second["lam"], repr(second["prior"])) == (3600, 5, "Laplace(scale=2.0)")
+    assert (first["lam"], second["lam"], repr(second["prior"])) == (12000, 5, "Laplace(scale=2.0)")
     with pytest.raises(ValueError, match=r"optimizer.groups: 'conv' matches none of fc1.weight"):
         make_optimizer({**node["optimizer"], "groups": {"conv": {"lam": 1.0}}}, mlp())
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -227,3 +228,19 @@ def test_command_line_sweep_with_a_failing_job(tmp_path):
     assert done.stderr.count("failed with") == 1
     assert "Traceback" not in done.stderr
     assert "-1" in done.stderr
+
+
+def test_cosine_decay_goes_from_the_rate_to_zero_over_the_whole_run():
+    from experiments.batches import Batches
+    from experiments.data import digits
+    from experiments.models import mlp
+    from experiments.train import Training
+
+    model = mlp()
+    groups = [{"params": model[1].parameters()}, {"params": model[3].parameters(), "lr": 0.4}]
+    sgd = torch.optim.SGD(groups, 0.1)
+    data = digits(100, 10, 10, True, 0)
+    training = Training(model, sgd, data.train, Batches(100, 25, 0), epochs=2, decay="cosine")
+    rates = [[group["lr"] for group in sgd.param_groups] for _ in training.run()]
+    factors = [0.5 * (1 + math.cos(math.pi * t / 8)) for t in range(8)]
+    assert rates == [pytest.approx([0.1 * f, 0.4 * f]) for f in factors]

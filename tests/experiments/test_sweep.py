@@ -106,7 +106,10 @@ def test_the_leading_process_asks_once_and_then_insists(tmp_path, monkeypatch, c
         (("optimizer=mcmv",), "Could not find 'optimizer/mcmv'"),
         (("train.epoch=3",), "Key 'epoch' not in 'Train'"),
         (("data=cifar10", "model=cnn60k"), "data.root has no value: give data.root=…"),
-        (("data=cifar10", "model=cnn60k", "data.root=/nowhere"), "failed with FileNotFoundError: CIFAR-10 is not there"),
+        (
+            ("data=cifar10", "model=cnn60k", "data.root=/nowhere"),
+            "failed with FileNotFoundError: CIFAR-10 is not there",
+        ),
         (("out=/dev/null/x",), "failed with NotADirectoryError: [Errno 20] Not a directory: '/dev/null/x/"),
         (("-m", "out=/dev/null/x", "seed=0,1"), "out=/dev/null/x: [Errno 20] Not a directory"),
         (("train.epochs=0",), "failed with ValueError: train.epochs or train.steps must be at least 1"),

@@ -1,0 +1,97 @@
+"""Every file of conf/experiment runs two steps, every optimizer is built for every model that it is tuned to.
+
+Both are found in the folders: a new file is tested as soon as it is there.  The data are made up.
+"""
+
+import itertools
+import json
+
+import pytest
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from experiments.config import build, resolved
+from experiments.data import Data, Split
+from experiments.job import _training, run
+
+from . import test_cifar10, test_idx
+from .conftest import ROOT, composed
+
+
+def stems(group):
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def swept(experiment):
+    """Return what each job adds that an experiment sweeps by itself; of settings and seeds the first value will do."""
+    params = OmegaConf.select(OmegaConf.load(ROOT / "conf" / "experiment" / f"{experiment}.yaml"), "hydra.sweeper.params")
+    choices = []
+    for key, values in (params or {}).items():
+        override = OverridesParser.create().parse_override(f"{key}={values}")
+        each = list(override.sweep_string_iterator()) if override.is_sweep_override() else [values]
+        is_group = (ROOT / "conf" / key).is_dir()
+        choices.append([f"{key}={value}" for value in (each if is_group else each[:1])])
+    return [(f"experiment={experiment}", *job) for job in itertools.product(*choices)]
+
+
+JOBS = [job for experiment in stems("experiment") for job in swept(experiment)]
+PAIRS = [(optimizer, model) for optimizer in stems("optimizer") for model in stems("model")]
+PAIRS = [(o, m) for o, m in PAIRS if m == "mlp" or f"{o}_{m}" in stems("tuned")]
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    """Return folders with a few images, by the function that reads them."""
+    place = tmp_path_factory.mktemp("data")
+    test_cifar10.write_binary(place / "cifar-10-batches-bin")
+    raw = test_idx.write(place / "MNIST" / "raw")
+    return {"cifar10": place, "mnist": raw, "fashion_mnist": raw}
+
+
+def shorten(cfg, roots):
+    """Make a run one of two steps on a few images; all else stays."""
+    OmegaConf.set_struct(cfg, False)
+    data, train = cfg.data, cfg.train
+    reader = data._target_.rpartition(".")[2]
+    if reader in roots:
+        data.root, data.n_train, data.n_validation = str(roots[reader]), 20, min(10, data.n_validation)
+    elif reader == "digits":
+        data.n_train, data.n_validation, data.n_test = 40, 20, 20
+    train.epochs, train.steps, train.max_seconds, train.eval_seconds, train.eval_every = None, 2, None, None, 1
+    if train.batch_size is not None:
+        train.batch_size = 10
+    if train.growth is not None:
+        train.growth.start = 10
+    if train.pruning is not None and "every" in train.pruning:
+        train.pruning.every = 1
+    if "n_proposals" in cfg.optimizer:
+        cfg.optimizer.n_proposals = 10
+    cfg.progress.reference_proposals = 0
+    cfg.device = "cpu"
+
+
+@pytest.mark.parametrize("job", JOBS, ids=" ".join)
+def test_two_steps_of_every_experiment(tmp_path, roots, job):
+    cfg = composed(*job, f"out={tmp_path}", "energy=off", "logger=csv")
+    shorten(cfg, roots)
+    folder = run(cfg)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["steps"], summary["name"]) == (2, cfg.name)
+    assert summary["evaluations"] >= 2
+    [optimizer] = [word.partition("=")[2] for word in job if word.startswith("optimizer=")] or [cfg.name]
+    assert cfg.name == optimizer  # a method's results lie under the name by which it was asked for
+
+
+@pytest.mark.parametrize(("optimizer", "model"), PAIRS)
+def test_every_optimizer_is_built_for_every_model_that_it_is_tuned_to(optimizer, model):
+    config = resolved(composed(f"optimizer={optimizer}", f"model={model}"))
+    channels = len(config["model"].get("mean", ()))
+    shape = {0: (1, 8, 8), 1: (1, 28, 28), 3: (3, 32, 32)}[channels]
+    # as many images as there are, of one byte in all
+    train = Split(torch.zeros((), dtype=torch.uint8).expand(50_000, *shape), torch.zeros((), dtype=int).expand(50_000))
+    training = _training(config, build(config["model"]), Data(train, train, train))
+    names = {name for name, _ in training.model.named_parameters()}
+    held = [p for group in training.optimizer.param_groups for p in group["params"]]
+    assert len(held) == len({id(p) for p in held}) == len(names)
+    assert training.total_steps > 1
