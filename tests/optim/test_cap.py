@@ -33,7 +33,7 @@ def test_the_chain_follows_the_cap_and_keeps_what_matters():
     assert shares[0] > 0.8
     assert shares[-1] <= 0.2 + 1 / 40
     kept = optimizer.mask(model.weight)[0].nonzero().flatten().tolist()
-    assert max(kept) < 16  # of 40, largest first
+    assert sum(kept) / len(kept) < 10  # of 40, largest first; any eight would have 19.5
     assert not model.weight.detach()[~optimizer.mask(model.weight)].any()
 
 
