@@ -115,7 +115,8 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop, log: Log) 
     protocol = outcome.Protocol(**config["resistance"])  # refused now, not after hours of training
     place = device.chosen(config["device"])
     with Energy(config["energy"], path / "energy.jsonl") as energy:
-        record.write_json(path / "env.json", record.environment(config["threads"]) | {"device": device.described(place)})
+        environment = record.environment(config["threads"]) | {"device": device.described(place)}
+        record.write_json(path / "env.json", environment)
         with energy.window("setup"):
             data: Data = build({k: v for k, v in config["data"].items() if k != "name"}, seed=config["seed"])
             with torch.random.fork_rng(devices=[]):

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from experiments.config import build, resolved
 from experiments.data import Data, Split
 from experiments.job import _training, run
+from experiments.outcome import Protocol
 
 from . import test_cifar10, test_idx
 from .conftest import ROOT, composed
@@ -25,9 +26,9 @@ def stems(group):
 
 def swept(experiment):
     """Return what each job adds that an experiment sweeps by itself; of settings and seeds the first value will do."""
-    params = OmegaConf.select(OmegaConf.load(ROOT / "conf" / "experiment" / f"{experiment}.yaml"), "hydra.sweeper.params")
+    written = OmegaConf.load(ROOT / "conf" / "experiment" / f"{experiment}.yaml")
     choices = []
-    for key, values in (params or {}).items():
+    for key, values in (OmegaConf.select(written, "hydra.sweeper.params") or {}).items():
         override = OverridesParser.create().parse_override(f"{key}={values}")
         each = list(override.sweep_string_iterator()) if override.is_sweep_override() else [values]
         is_group = (ROOT / "conf" / key).is_dir()
@@ -67,6 +68,7 @@ def shorten(cfg, roots):
         train.pruning.every = 1
     if "n_proposals" in cfg.optimizer:
         cfg.optimizer.n_proposals = 10
+    cfg.resistance.scopes, cfg.resistance.criteria, cfg.resistance.finetune_at = ["layer"], ["magnitude"], []
     cfg.progress.reference_proposals = 0
     cfg.device = "cpu"
 
@@ -74,6 +76,7 @@ def shorten(cfg, roots):
 @pytest.mark.parametrize("job", JOBS, ids=" ".join)
 def test_two_steps_of_every_experiment(tmp_path, roots, job):
     cfg = composed(*job, f"out={tmp_path}", "energy=off", "logger=csv")
+    Protocol(**OmegaConf.to_container(cfg.resistance))
     shorten(cfg, roots)
     folder = run(cfg)
     summary = json.loads((folder / "summary.json").read_text())

@@ -1,4 +1,4 @@
-"""docs/extend.md: its snippets are written into a copy of experiments/ and conf/, its commands run there at two steps."""
+"""docs/extend.md: its snippets are put into a copy of experiments/ and conf/, its commands run there at two steps."""
 
 import json
 import re

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from experiments import analysis, choose, plot, plot_curves, tables
 from experiments.differences import COMPARED, paired_differences
 from experiments.figures import layers
+from experiments.figures.resistance import controls as draw_controls
+from experiments.figures.resistance import resistance as draw_resistance
 from experiments.figures.style import legend, look, mean_and_seeds, style
 from experiments.figures.training import costs
 from experiments.job import run
@@ -136,6 +138,24 @@ def test_lines_of_the_svg_are_means_of_the_runs(outputs, drawn, figure, criterio
     slope, at = np.polyfit(means, drawn_at, 1)
     assert slope < 0
     assert drawn_at == pytest.approx(slope * np.array(means) + at, abs=0.15)  # of some 240 points of the panel's height
+
+
+def test_panels_are_called_what_they_show(outputs):
+    found = {}
+    sets = analysis.groups(analysis.find_runs([outputs]))
+    for picture in (draw_resistance(sets), draw_controls(sets)):
+        for ax in picture.figure.axes:
+            (gid,) = {line.get_gid() for line in ax.lines if str(line.get_gid()).endswith("-0")}
+            found[gid] = (ax.get_title(), ax.get_xlabel())
+    each, over = "share pruned in each layer, %", "share pruned over all layers, %"
+    assert found == {
+        "magnitude-layer-all-0": ("magnitude by layer: all weights", each),
+        "magnitude-layer-remaining-0": ("magnitude by layer: remaining weights", each),
+        "random-layer-all-0": ("random by layer (control): all weights", each),
+        "random-layer-remaining-0": ("random by layer (control): remaining weights", each),
+        "magnitude-global-all-0": ("global magnitude: all weights", over),
+        "magnitude-global-remaining-0": ("global magnitude: remaining weights", over),
+    }
 
 
 def test_differences_pair_the_seeds(outputs, drawn):
