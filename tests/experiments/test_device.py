@@ -56,7 +56,7 @@ def test_all_data_move_and_what_is_there_is_not_copied():
 
 @pytest.mark.parametrize("size", [None, 4])
 def test_steps_and_fine_tuning_mix_no_devices(size):
-    """Index batches stay with the processor, all else is elsewhere; most operations refuse a tensor in the wrong place."""
+    """Index batches stay with the processor, all else is elsewhere; most operations refuse what is in a wrong place."""
     data, model = device.moved(Data(split(10), split(2), split(2)), META), cnn60k().to(META)
     sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     training = Training(model, sgd, data.train, Batches(10, size, 0), steps=4, decay="cosine")

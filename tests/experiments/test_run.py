@@ -244,3 +244,8 @@ def test_cosine_decay_goes_from_the_rate_to_zero_over_the_whole_run():
     rates = [[group["lr"] for group in sgd.param_groups] for _ in training.run()]
     factors = [0.5 * (1 + math.cos(math.pi * t / 8)) for t in range(8)]
     assert rates == [pytest.approx([0.1 * f, 0.4 * f]) for f in factors]
+
+
+def test_training_that_diverges_says_when_and_what_helps(short):
+    with pytest.raises(ValueError, match=r"the loss is nan at step \d+: .* optimizer\.lr"):
+        run(short("sgd", "optimizer.lr=1e30", "train.epochs=9"))
