@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -87,10 +88,19 @@ def scores(model: nn.Module, data: Data, energy: Energy) -> dict[str, Score]:
 
 
 def metrics(training: Training, data: Data, energy: Energy) -> dict[str, Any]:
-    """Return the row of metrics.csv after the step just made."""
+    """Return the row of metrics.csv after the step just made.
+
+    Raises:
+        ValueError: if the training loss is not finite.
+    """
     train, validation, test = scores(training.model, data, energy).values()
     info = None if training.chain is None else training.chain.info
     counters = training.counters
+    if not math.isfinite(train.loss):  # looked at here, not in each step: there a board would have to be waited for
+        raise ValueError(
+            f"the training loss is {train.loss} at step {counters.step}: training has diverged. A smaller optimizer.lr "
+            "helps, as a rule"
+        )
     return {
         "step": counters.step,
         "epoch": counters.epoch,

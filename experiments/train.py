@@ -295,11 +295,6 @@ class Training:
         def closure() -> Tensor:
             self.optimizer.zero_grad()
             loss = cross_entropy(self.model(x), y)
-            if not loss.isfinite():
-                raise ValueError(
-                    f"the loss is {loss.item()} at step {self.counters.step}: training has diverged. A smaller "
-                    "optimizer.lr helps, as a rule"
-                )
             loss.backward()
             if self.pruning is not None:
                 self.pruning.mask_gradients()

@@ -61,7 +61,7 @@ def test_settings_tuned_to_a_network_are_its_own():
     assert sparse["optimizer"]["prior"] is None
     assert list(sparse["optimizer"]["groups"]) == ["conv1", "fc"]
     sgd = resolved(composed("optimizer=sgd", *cifar))
-    assert (sgd["optimizer"]["lr"], sgd["train"]["batch_size"], sgd["train"]["epochs"]) == (0.01, 256, 20)
+    assert (sgd["optimizer"]["lr"], sgd["train"]["batch_size"], sgd["train"]["epochs"]) == (0.02, 256, 20)
     digits = resolved(composed("optimizer=mcmc"))
     assert (digits["optimizer"]["lam"], digits["optimizer"]["groups"], digits["threads"]) == (12000, None, 1)
     assert (digits["train"]["incremental"], digits["train"]["growth"], digits["train"]["epochs"]) == (True, None, 800)

@@ -247,5 +247,5 @@ def test_cosine_decay_goes_from_the_rate_to_zero_over_the_whole_run():
 
 
 def test_training_that_diverges_says_when_and_what_helps(short):
-    with pytest.raises(ValueError, match=r"the loss is nan at step \d+: .* optimizer\.lr"):
+    with pytest.raises(ValueError, match=r"the training loss is nan at step \d+: .* optimizer\.lr"):
         run(short("sgd", "optimizer.lr=1e30", "train.epochs=9"))
