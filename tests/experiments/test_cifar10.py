@@ -234,7 +234,13 @@ def test_chain_on_a_growing_batch_up_to_the_full_set(root, tmp_path):
 def test_gradient_method_on_the_same_data(root, tmp_path):
     path = run(
         composed(
-            *COMMON, "optimizer=sgd", f"data.root={root}", f"out={tmp_path}", "train.epochs=2", "train.batch_size=30"
+            *COMMON,
+            "optimizer=sgd",
+            f"data.root={root}",
+            f"out={tmp_path}",
+            "train.epochs=2",
+            "train.batch_size=30",
+            "train.eval_every=1",
         )
     )
     assert [int(row["epoch"]) for row in table(path / "metrics.csv")] == [0, 1, 2]

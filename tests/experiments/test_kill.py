@@ -21,7 +21,7 @@ TABLES = ("metrics.csv", "layers.csv", "resistance.csv")
 STEPS = 300
 SETTINGS = {
     "sgd": ("train.batch_size=64", "progress.checkpoint_steps=1"),  # mostly writing: many kills fall into a write
-    "mcmc": ("optimizer.n_proposals=10", "progress.checkpoint_steps=7"),
+    "mcmc": ("train.refresh_steps=1", "optimizer.n_proposals=10", "progress.checkpoint_steps=7"),
 }
 
 

@@ -186,7 +186,7 @@ def test_each_job_of_a_sweep_is_a_run_of_its_own(sweep):
     assert heads["mcmc"].display_name == f"digits/mcmc/{sweep['mcmc'].name}"
     assert (list(heads["mcmc"].tags), list(heads["sgd"].tags)) == ([], ["a", "b"])
     config = {item.key: json.loads(item.value_json) for item in heads["mcmc"].config.update}
-    assert config["optimizer"]["lam"] == 3600
+    assert config["optimizer"]["lam"] == 12000
     assert config["train"]["epochs"] == 2
 
 
