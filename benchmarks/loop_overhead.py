@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
             m = measure((*overrides, *options.set), options.rounds, Path(folder), now)
         spread = f"{m['low']:.2f}–{m['high']:.2f}"
         print(
-            f"{name:<28}{m['bare']:>8.3f}{m['loop']:>8.2f}{m['meter']:>8.2f}{m['checkpoint']:>12.2f}"
+            f"{name:<28}{m['bare']:>8.3f}{m['loop']:>8.2f}{m['meter']:>8.2f}{m['checkpoint']:>12.4f}"
             f"{m['sum']:>8.2f}{spread:>16}{m['rows']:>8.1f}  {'met' if m['sum'] <= TARGET else 'MISSED'}",
             flush=True,
         )

@@ -18,11 +18,12 @@ from hydra.errors import ConfigCompositionException, InstantiationException
 
 from experiments import job
 from experiments.config import folder, resolved
-from experiments.job import InterruptedRunError, Stop, run
+from experiments.job import InterruptedRunError, run
 from experiments.logged import by_layer, curves, numbers, sent
 from experiments.record import read_csv, read_json
 
 from .conftest import SHORT, composed
+from .test_run import StopAfter
 
 TIMES = ("seconds", "joules", "joules_estimated")
 QUICK = ("resistance.finetune_epochs=0", "resistance.scopes=[layer]", "energy.inference_seconds=0")
@@ -30,18 +31,6 @@ QUICK = ("resistance.finetune_epochs=0", "resistance.scopes=[layer]", "energy.in
 
 def at(out, optimizer, *overrides):
     return composed(f"optimizer={optimizer}", f"out={out}", *SHORT[optimizer], *QUICK, *overrides)
-
-
-class StopAfter(Stop):
-    """Asks to stop after so many steps."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    @property
-    def asked(self):
-        self.left -= 1
-        return self.left <= 0
 
 
 def records(path):
