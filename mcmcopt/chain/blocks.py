@@ -85,6 +85,14 @@ class Tiling:
         y, x = divmod(int(rng.integers(self.size(block))), width)
         return (top + y) * self.columns + left + x
 
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sum over each block (count,) of a flat tensor of the parameter's entries."""
+        if self.scalar:
+            return values
+        rows = torch.arange(self.rows).div(self.r, rounding_mode="floor") * self.across
+        blocks = rows.unsqueeze(1) + torch.arange(self.columns).div(self.c, rounding_mode="floor")
+        return torch.zeros(self.count, dtype=values.dtype).index_add_(0, blocks.view(-1), values)
+
     def expand(self, active: NDArray[np.bool_]) -> Tensor:
         """Return the boolean tensor of the parameter's shape that is True on the active blocks."""
         mask = torch.from_numpy(np.ascontiguousarray(active, dtype=np.bool_))

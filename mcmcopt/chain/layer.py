@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mcmcopt.chain.blocks import Tiling
 from mcmcopt.chain.inclusion import Inclusion
+from mcmcopt.chain.moments import Moments
 from mcmcopt.chain.slabs import Slab
 from mcmcopt.chain.support import Support
 
@@ -32,7 +33,20 @@ class Layer:
         rms: its initial root-mean-square, the unit of its proposal scales.
     """
 
-    __slots__ = ("_written", "inclusion", "name", "param", "pool", "rms", "slab", "support", "tiling", "values")
+    __slots__ = (
+        "_written",
+        "group",
+        "inclusion",
+        "moments",
+        "name",
+        "param",
+        "pool",
+        "rms",
+        "slab",
+        "support",
+        "tiling",
+        "values",
+    )
 
     def __init__(
         self,
@@ -47,6 +61,8 @@ class Layer:
         self.name, self.param, self.tiling, self.slab = name, param, tiling, slab
         self.inclusion, self.support, self.rms = inclusion, support, rms
         self.pool: Sequence[Layer] = (self,)  # the layers whose active blocks the inclusion prior counts together
+        self.group: Sequence[Layer] = (self,)  # the layers of its parameter group
+        self.moments: Moments | None = None  # running mean of squared gradients, where a move goes by it
         self.values = param.detach()
         self._written: tuple[int, int] | None = None  # storage and version as the chain last left them
 
@@ -118,7 +134,7 @@ class Edit(NamedTuple):
     Attributes:
         layer: the layer.
         kind: what happens to the block.
-        block: the block born or dead, -1 for a walk.
+        block: the block born or dead; -1 for a walk, or the entry of an informed flip.
         indices: flat indices, int64 (m,) on the CPU, all different.
         old: present values, float64 (m,).
         new: proposed values, float64 (m,).

@@ -22,6 +22,8 @@ class Purpose(IntEnum):
     INITIAL_MASK = 1
     LAYER_COUNT = 2
     GROUP_COUNT = 3
+    MEAN_FIELD = 32
+    POSTERIOR_DRAW = 33
 
 
 class Streams:

@@ -41,6 +41,10 @@ class Slab(ABC):
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log s(x) entry by entry, in x's dtype."""
 
+    @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        """Return the derivative of log s at x, entry by entry."""
+
     def log_density(self, x: Tensor) -> float:
         """Return Σ log s(x)."""
         return float(self.log_prob(x).sum())
@@ -67,6 +71,10 @@ class Gaussian(Slab):
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log s(x) entry by entry."""
         return -0.5 * (x / self.scale).square() - self._constant
+
+    def score(self, x: Tensor) -> Tensor:
+        """Return -x/σ²."""
+        return -x / self.scale**2
 
     def log_density(self, x: Tensor) -> float:
         """Return Σ log s(x) of a vector, in one pass: births and deaths ask for it all the time."""
@@ -99,6 +107,10 @@ class StudentT(Slab):
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log s(x) entry by entry."""
         return self._constant - 0.5 * (self.df + 1) * self._kernel(x)
+
+    def score(self, x: Tensor) -> Tensor:
+        """Return -(ν+1) x/(νσ² + x²)."""
+        return -(self.df + 1) * x / (self._squared + x.square())
 
     def log_ratio(self, new: Tensor, old: Tensor) -> float:
         """Return Σ log s(new) - log s(old)."""
@@ -135,6 +147,10 @@ class Laplace(Slab):
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log s(x) entry by entry."""
         return -x.abs() / self.scale - math.log(2 * self.scale)
+
+    def score(self, x: Tensor) -> Tensor:
+        """Return -sign(x)/b, 0 at 0."""
+        return -x.sign() / self.scale
 
     def log_ratio(self, new: Tensor, old: Tensor) -> float:
         """Return Σ log s(new) - log s(old)."""

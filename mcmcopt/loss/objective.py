@@ -57,6 +57,18 @@ class SpeculativeObjective(Objective, Protocol):
         """
 
 
+@runtime_checkable
+class GradientObjective(Objective, Protocol):
+    """An objective that knows the gradient of its mean loss as well; informed moves need one."""
+
+    def propose_with_gradient(self, change: Change, params: Sequence[Tensor]) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        """Return the loss that a change would give, and the gradient of its mean there with respect to `params`.
+
+        An empty change asks for both at the present parameters and proposes nothing; otherwise `commit` or `rollback`
+        follows as after `propose`.
+        """
+
+
 def write(change: Change) -> None:
     """Write the new values of a change into its parameters, seen by autograd's version counters."""
     for param, (indices, values) in change.items():
@@ -117,6 +129,31 @@ class ClosureObjective:
         with lent(change):
             return self.evaluate()
 
+    def propose_with_gradient(self, change: Change, params: Sequence[Tensor]) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        """Return the closure's loss and the gradient of its mean, with the change written for the time of the call.
+
+        Raises:
+            TypeError: if the closure's loss does not depend on the parameters by way of autograd.
+        """
+        with lent(change):
+            if self.grad is None:
+                self._find_out()
+            if not self.grad:
+                with torch.enable_grad():
+                    loss = self._closure()
+                    gradients = gradients_of(loss, params)
+                return as_loss(loss), gradients
+            kept = [param.grad for param in (*self._params, *params)]
+            try:
+                for param in (*self._params, *params):
+                    param.grad = None
+                with torch.enable_grad():
+                    loss = as_loss(self._closure())
+                return loss, {p: torch.zeros_like(p) if p.grad is None else p.grad for p in params}
+            finally:
+                for param, gradient in zip((*self._params, *params), kept, strict=True):
+                    param.grad = gradient
+
     def commit(self, number: int = 0) -> None:
         """Do nothing: the closure reads the parameters anew each time."""
 
@@ -142,6 +179,21 @@ class ClosureObjective:
                 hook.remove()
         self.grad = backward
         return loss
+
+
+def gradients_of(loss: Tensor | float, params: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    """Return the gradient of a loss's mean by parameter, zeros for those that it does not depend on.
+
+    Raises:
+        TypeError: if the loss is no tensor that autograd knows.
+    """
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        raise TypeError(
+            "informed moves need the gradient: the closure must return a loss that depends on the parameters by way of "
+            "autograd, without detach(), item() or no_grad() inside; or call backward() itself"
+        )
+    found = torch.autograd.grad(loss.mean(), params, allow_unused=True)
+    return {p: torch.zeros_like(p) if g is None else g for p, g in zip(params, found, strict=True)}
 
 
 def as_loss(value: Tensor | float | None) -> Tensor:

@@ -28,7 +28,7 @@ from mcmcopt.chain.blocks import BlockSpec
 from mcmcopt.chain.checks import non_negative
 from mcmcopt.chain.kernel import Kernel
 from mcmcopt.chain.layer import Layer
-from mcmcopt.chain.moves import Move
+from mcmcopt.chain.moves import AnyMove
 from mcmcopt.chain.priors import Prior, log_prior
 from mcmcopt.chain.random import Streams
 from mcmcopt.loss.guards import guarded
@@ -79,7 +79,7 @@ class GreedyMCMC(Optimizer):
         *,
         n_proposals: int = 200,
         prior: Prior | None = None,
-        moves: Move | Sequence[Move] | None = None,
+        moves: AnyMove | Sequence[AnyMove] | None = None,
         blocks: BlockSpec = "scalar",
         lr: float = 1.0,
         selection_weight: float = 1.0,
@@ -157,6 +157,19 @@ class GreedyMCMC(Optimizer):
         """Stop adapting proposal scales, also after a reload and in groups added later: the kernel is a fixed one."""
         for settings in (self.defaults, *self.param_groups):
             settings["adapt"] = False
+
+    @torch.no_grad()
+    def observe_gradients(self) -> None:
+        """Let the `.grad` of parameters enter the running moments that preconditioners and `saliency="obd"` go by.
+
+        For a chain that works beside a gradient method, whose gradients are there anyway.  Nothing happens for
+        parameters without `.grad`, without such a move, or with adaptation frozen.
+        """
+        for group in self.param_groups:
+            for param in group["params"]:
+                moments = self._kernels[param].layer.moments
+                if group["adapt"] and moments is not None and param.grad is not None:
+                    moments.see(param.grad)
 
     @torch.no_grad()
     def step(self, closure: Closure | Objective | None = None) -> Tensor:  # type: ignore[override]

@@ -45,6 +45,7 @@ class Counts:
     speculated: int = 0
     early: int = 0
     speculate: int = 1
+    gradients: int = 0
 
 
 @dataclass
@@ -93,6 +94,8 @@ class StepInfo:
     """Proposals rejected without an evaluation, because no loss could have saved them."""
     speculate: int = 1
     """Proposals to a window, as last used."""
+    gradients: int = 0
+    """Gradients of the loss; each of them came with one of the evaluations, and costs about two more."""
 
     @property
     def log_target(self) -> float:
@@ -164,4 +167,5 @@ def report(
         speculated=counts.speculated,
         early=counts.early,
         speculate=counts.speculate,
+        gradients=counts.gradients,
     )

@@ -18,16 +18,17 @@ from mcmcopt.chain.checks import non_negative
 from mcmcopt.chain.inclusion import Inclusion
 from mcmcopt.chain.kernel import Kernel
 from mcmcopt.chain.layer import Layer
-from mcmcopt.chain.moves import BirthDeath, Move, RandomWalk, Swap
+from mcmcopt.chain.moments import Moments
+from mcmcopt.chain.moves import AnyMove, BirthDeath, InformedMove, RandomWalk, Swap
 from mcmcopt.chain.priors import Prior
 from mcmcopt.chain.random import Purpose, Streams
 from mcmcopt.chain.slabs import Gaussian, Slab
 from mcmcopt.chain.support import Support
 
 
-def default_moves(prior: Prior) -> tuple[Move, ...]:
+def default_moves(prior: Prior) -> tuple[AnyMove, ...]:
     """Return random walks of one and of several weights; under an inclusion prior also births, deaths and swaps."""
-    walks: tuple[Move, ...] = (RandomWalk(k=1), RandomWalk(k=4), RandomWalk(k=16))
+    walks: tuple[AnyMove, ...] = (RandomWalk(k=1), RandomWalk(k=4), RandomWalk(k=16))
     return walks if prior.inclusion is None else (*walks, BirthDeath(weight=3.0), Swap())
 
 
@@ -54,7 +55,7 @@ def check_group(group: dict[str, Any]) -> None:
     moves = default_moves(prior) if group["moves"] is None else group["moves"]
     moves = tuple(moves) if isinstance(moves, Iterable) and not isinstance(moves, str) else (moves,)
     for move in moves:
-        if not isinstance(move, Move):
+        if not isinstance(move, AnyMove):
             raise TypeError(f"moves must be moves such as RandomWalk(k=8) or BirthDeath(), got {move!r}")
     if not moves:
         raise ValueError("moves must name at least one move, got none; None chooses the default")
@@ -94,6 +95,9 @@ def initial_states(group: dict[str, Any], init: str, streams: Streams, first: in
         if _is_sparse(param, group["prior"]):
             order, count = Support.full(tiling.count)
             states[param].update(order=order, active=count)
+        if any(isinstance(move, InformedMove) and move.needs_moments for move in group["moves"]):
+            states[param]["second_moment"] = torch.zeros(param.numel(), dtype=torch.float64)
+            states[param]["gradients_seen"] = torch.tensor(0)
     if init == "prior" and group["prior"].inclusion is not None:
         _draw_masks(group["prior"], tilings, states, streams, first)
     return states
@@ -117,6 +121,10 @@ def bind_group(number: int, group: dict[str, Any], state: Mapping[Tensor, dict[s
                 float(own["rms"]),
             )
         )
+    for layer in layers:
+        layer.group = tuple(layers)
+        if "second_moment" in state[layer.param]:
+            layer.moments = Moments(state[layer.param]["second_moment"], state[layer.param]["gradients_seen"])
     if prior.per == "group":
         pool = tuple(layer for layer in layers if layer.support is not None)
         for layer in pool:

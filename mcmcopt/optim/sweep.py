@@ -7,13 +7,17 @@ so whenever it is reached, and proposal t has a random stream of its own: the ch
 A proposal is rejected early, without a look at its loss, if not even the lowest loss possible could save it:
 
     λ (ℓ - lower bound) + r ≤ log u,   or r = -∞ or not a number,   r = log π'/π + log q(back)/q(forth)
+
+Informed moves look at the gradient at the present state, which stays known until something is accepted, and need the
+one at the proposed state for the way back, which is the next present one if the proposal is accepted: one gradient per
+proposal.  They are scored one at a time.  Under `rule="improve"` no way back enters, so none is computed.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from time import perf_counter
 from typing import NamedTuple
@@ -24,10 +28,11 @@ from torch import Tensor
 from mcmcopt.chain.accept import Rule, log_acceptance, loss_decrease
 from mcmcopt.chain.kernel import Kernel, Learned
 from mcmcopt.chain.layer import Edit, Kind
-from mcmcopt.chain.moves import Edits
+from mcmcopt.chain.moves import Edits, InformedMove, Move
+from mcmcopt.chain.point import Point
 from mcmcopt.chain.priors import log_prior_ratio
 from mcmcopt.chain.random import Streams
-from mcmcopt.loss.objective import Change, Objective, SpeculativeObjective, write
+from mcmcopt.loss.objective import Change, GradientObjective, Objective, SpeculativeObjective, write
 from mcmcopt.optim.info import Counts, LayerTally, MoveInfo
 from mcmcopt.optim.speculation import AutoWindow
 
@@ -56,7 +61,10 @@ class Drawn(NamedTuple):
         change: the same for objectives; None where the proposal is rejected unseen.
         log_u: threshold of the decision.
         prior_ratio: log π'/π.
-        log_ratio: log π'/π + log q(back)/q(forth).
+        log_ratio: log π'/π + log q(back)/q(forth); of an informed proposal, without q until it has been scored.
+        scale: of the proposal.
+        point: where an informed proposal was drawn; None for a blind one.
+        slope: gradients at the proposed state, once an informed proposal has been scored.
     """
 
     turn: Turn
@@ -66,6 +74,9 @@ class Drawn(NamedTuple):
     log_u: float = 0.0
     prior_ratio: float = 0.0
     log_ratio: float = 0.0
+    scale: float = 0.0
+    point: Point | None = None
+    slope: Mapping[Tensor, Tensor] | None = None
 
 
 class Sweep:
@@ -92,6 +103,16 @@ class Sweep:
         self._many = objective if isinstance(objective, SpeculativeObjective) else None
         self._auto = speculate if isinstance(speculate, AutoWindow) and self._many is not None else None
         self._window = speculate if isinstance(speculate, int) and self._many is not None else 1
+        self._slope: Mapping[Tensor, Tensor] | None = None  # the gradient at the present state, where it is known
+        self._informed = any(turn.kernel.informed for turn in turns)
+        if self._informed:
+            if not isinstance(objective, GradientObjective):
+                raise TypeError(
+                    "informed moves need an objective with propose_with_gradient(change, params); "
+                    f"{type(objective).__name__} has none"
+                )
+            self._auto, self._window = None, 1  # an informed proposal is drawn from the gradient of a known state
+            self._sloped = [turn.kernel.layer.param for turn in turns]
         self._lower = lower_bound(objective)
         self._cumulative = list(accumulate(turn.probability for turn in turns))
         self._adapted = [turn.kernel.snapshot() for turn in turns]
@@ -111,6 +132,7 @@ class Sweep:
         self._stand_at(loss)
         if self._headroom < -self._rounding:
             raise ValueError(f"lower_bound must lie below every loss, got {self._lower} with a loss of {loss.mean()}")
+        self._look_around()
         index, end = first, first + n
         while index < end:
             index = self._propose(index, end)
@@ -152,7 +174,8 @@ class Sweep:
             if proposal.change is not None:
                 changes.append(proposal.change)
             index += 1
-        losses = self._score(changes)
+        informed = bool(changes) and drawn[-1].point is not None
+        losses = [self._score_informed(drawn)] if informed else self._score(changes)
         number, accepted = -1, False
         for position, proposal in enumerate(drawn):
             if proposal.change is None:
@@ -185,6 +208,15 @@ class Sweep:
         number = kernel.choose(rng.random())
         log_u = -rng.standard_exponential()  # the log of a uniform: drawn first, so the decision is a threshold on ℓ'
         move, scale = kernel.moves[number], kernel.scale(number, turn.lr)
+        if isinstance(move, InformedMove):
+            point = Point(turn.lam, self._present_slope)  # asked for where a move needs it
+            edits = move.draw(kernel.layer, scale, rng, point)
+            if edits is None:
+                return Drawn(turn, number)
+            prior_ratio = log_prior_ratio(edits)
+            change = as_change(edits, old=False) if prior_ratio > -math.inf else None
+            return Drawn(turn, number, edits, change, log_u, prior_ratio, prior_ratio, scale, point)
+        assert isinstance(move, Move)  # noqa: S101 -- a move is informed or it is not
         edits = move.draw(kernel.layer, scale, rng)
         if edits is None:
             return Drawn(turn, number)
@@ -192,7 +224,45 @@ class Sweep:
         log_ratio = prior_ratio + move.log_q_ratio(edits, scale)
         hopeless = self._hopeless(turn.lam, log_u, prior_ratio, log_ratio)
         change = None if hopeless else as_change(edits, old=False)
-        return Drawn(turn, number, edits, change, log_u, prior_ratio, log_ratio)
+        return Drawn(turn, number, edits, change, log_u, prior_ratio, log_ratio, scale)
+
+    def _look_around(self) -> None:
+        """Let the running moments see the gradient that the step starts from, where a move goes by them."""
+        for turn in self._turns:
+            if turn.adapt and turn.kernel.layer.moments is not None:
+                turn.kernel.layer.moments.see(self._present_slope()[turn.kernel.layer.param])
+
+    def _present_slope(self) -> Mapping[Tensor, Tensor]:
+        """Return the gradients at the present state, computed where they are not known."""
+        if self._slope is None:
+            _, self._slope = self._with_gradient({})
+        return self._slope
+
+    def _with_gradient(self, change: Change) -> tuple[Tensor, Mapping[Tensor, Tensor]]:
+        """Return the loss and the gradients that a change would give."""
+        assert isinstance(self._objective, GradientObjective)  # noqa: S101 -- seen to when the step began
+        self.counts.evaluations += 1
+        self.counts.gradients += 1
+        return self._objective.propose_with_gradient(change, self._sloped)
+
+    def _score_informed(self, drawn: list[Drawn]) -> Tensor:
+        """Return the loss of the proposal drawn last, and complete its ratio with that of the way back."""
+        proposal = drawn[-1]
+        assert proposal.change is not None  # noqa: S101 -- the caller has looked
+        if self._rule == "improve":
+            return self._score([proposal.change])[0]
+        loss, slope = self._with_gradient(proposal.change)
+        if not bool(loss.isfinite().all()):  # rejected whatever the gradient is, which need not be finite either
+            return loss
+        turn = proposal.turn
+        move = turn.kernel.moves[proposal.move]
+        assert isinstance(move, InformedMove)  # noqa: S101 -- it was drawn at a point
+        assert proposal.point is not None  # noqa: S101
+        after = Point(turn.lam, slope, proposal.edits)
+        log_q = move.log_q_ratio(turn.kernel.layer, proposal.edits, proposal.scale, proposal.point, after)
+        log_ratio = proposal.prior_ratio + log_q
+        drawn[-1] = proposal._replace(log_ratio=log_ratio if log_ratio == log_ratio else -math.inf, slope=slope)
+        return loss
 
     def _hopeless(self, lam: float, log_u: float, prior_ratio: float, log_ratio: float) -> bool:
         """Return whether the decision is a rejection whatever the loss will be; when in doubt it is not."""
@@ -259,6 +329,7 @@ class Sweep:
             self._objective.commit()
         _learn(proposal, True)
         self._stand_at(loss)
+        self._slope = proposal.slope
 
     def _write(self, edits: Edits, change: Change) -> None:
         """Write an accepted proposal, and into the journal first what undoes it."""
@@ -285,15 +356,18 @@ def lower_bound(objective: Objective) -> float:
 
 def as_change(edits: Edits, *, old: bool) -> Change:
     """Return the old or the new values of edits as objectives and `write` take them."""
-    change: dict[Tensor, tuple[Tensor, Tensor]] = {}
+    by_layer: dict[Tensor, list[Edit]] = {}
     for edit in edits:
-        values = edit.layer.values
-        indices = edit.indices if values.is_cpu else edit.indices.to(values.device)
-        new = (edit.old if old else edit.new).to(values.device, values.dtype)
-        if edit.layer.param in change:
-            before = change[edit.layer.param]
-            indices, new = torch.cat((before[0], indices)), torch.cat((before[1], new))
-        change[edit.layer.param] = (indices, new)
+        by_layer.setdefault(edit.layer.param, []).append(edit)
+    change: dict[Tensor, tuple[Tensor, Tensor]] = {}
+    for param, own in by_layer.items():
+        values = own[0].layer.values
+        if len(own) == 1:
+            indices, new = own[0].indices, own[0].old if old else own[0].new
+        else:
+            indices = torch.cat([edit.indices for edit in own])
+            new = torch.cat([edit.old if old else edit.new for edit in own])
+        change[param] = (indices.to(values.device), new.to(values.device, values.dtype))
     return change
 
 

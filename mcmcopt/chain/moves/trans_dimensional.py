@@ -38,6 +38,17 @@ _FAMILIES: dict[str, Callable[[float], Slab]] = {
 }
 
 
+def births_from(family: BirthDensity, scale: float) -> Slab:
+    """Return the density g around zero of that family and scale.
+
+    Raises:
+        ValueError: for a family that there is not.
+    """
+    if family not in _FAMILIES:
+        raise ValueError(f'density must be "normal", "student_t" or "laplace", got {family!r}')
+    return _FAMILIES[family](scale)
+
+
 class TransDimensional(Move):
     """A move with births β ~ g, g a density around zero with the proposal's scale, which follows the active weights.
 
@@ -50,8 +61,7 @@ class TransDimensional(Move):
 
     def __init__(self, density: BirthDensity = "normal", weight: float = 1.0) -> None:
         super().__init__(weight)
-        if density not in _FAMILIES:
-            raise ValueError(f'density must be "normal", "student_t" or "laplace", got {density!r}')
+        births_from(density, 1.0)  # raises for a family that there is not
         self.density = density
 
     def adapt(self, log_scale: float, t: int, edits: Edits, accepted: bool, unit: float) -> float | None:
@@ -68,7 +78,7 @@ class TransDimensional(Move):
 
     def _birth(self, layer: Layer, block: int, scale: float, rng: np.random.Generator) -> Edit:
         indices = layer.tiling.indices(block)
-        new = layer.representable(_FAMILIES[self.density](scale).sample(len(indices), rng))
+        new = layer.representable(births_from(self.density, scale).sample(len(indices), rng))
         return Edit(layer, Kind.BIRTH, block, indices, torch.zeros_like(new), new)
 
     def _death(self, layer: Layer, block: int) -> Edit:
@@ -77,7 +87,7 @@ class TransDimensional(Move):
         return Edit(layer, Kind.DEATH, block, indices, old, torch.zeros_like(old))
 
     def _log_g(self, values: Tensor, scale: float) -> float:
-        return _FAMILIES[self.density](scale).log_density(values)
+        return births_from(self.density, scale).log_density(values)
 
     def _options(self) -> str:
         return "" if self.density == "normal" else f"density={self.density!r}"

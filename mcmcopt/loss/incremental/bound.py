@@ -16,13 +16,17 @@ from mcmcopt.loss.guards import ClosureError, random_states
 from mcmcopt.loss.incremental.fill import fill
 from mcmcopt.loss.incremental.graph import Node, check_modes, modes
 from mcmcopt.loss.incremental.layout import Codes, Full, Major, Patch, Rows
-from mcmcopt.loss.incremental.losses import make_head
+from mcmcopt.loss.incremental.losses import AnyLoss, make_head
 from mcmcopt.loss.incremental.rules import Alias, Rule
 from mcmcopt.loss.incremental.tiles import Tiles
-from mcmcopt.loss.objective import Change, lent
+from mcmcopt.loss.objective import Change, gradients_of, lent
 
 if TYPE_CHECKING:
     from mcmcopt.loss.incremental.engine import IncrementalLoss
+
+
+GRADIENT_SAMPLES = 2048
+"""In one forward and backward pass: activations of more would leave the processor's cache."""
 
 
 class Scored(NamedTuple):
@@ -111,6 +115,15 @@ class Bound:
             raise
         return [scored.loss for scored in self._overlays]
 
+    def propose_with_gradient(self, change: Change, params: Sequence[Tensor]) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        """Return the loss that a change would give, from the cache, and its mean's gradient, by autograd on the model.
+
+        The gradient costs a whole forward and backward pass, in portions of `GRADIENT_SAMPLES`.
+        """
+        loss = self.propose(change) if change else self.evaluate()
+        with self.lent(change):
+            return loss, self._gradient(params)
+
     def commit(self, number: int = 0) -> None:
         """Move what proposal `number` changed into the cache; the optimizer has written the parameters."""
         overlay, change, loss, state = self._overlays.pop(number)
@@ -195,6 +208,21 @@ class Bound:
         finally:
             for param in known:
                 self._written[param] = (param._version, param.data_ptr())
+
+    def _gradient(self, params: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+        """Return the gradient of the mean loss as a plain closure would have it."""
+        n, owner = len(self._x), self._owner
+        total = {param: torch.zeros_like(param) for param in params}
+        known = not isinstance(self._head, AnyLoss)  # others need not be means over the samples
+        whole = not known or not isinstance(self._y, Tensor) or n <= GRADIENT_SAMPLES
+        for start in range(0, n, n if whole else GRADIENT_SAMPLES):
+            part = slice(None) if whole else slice(start, start + GRADIENT_SAMPLES)
+            y = self._y if whole else self._y[part]
+            with torch.enable_grad():
+                found = gradients_of(owner.loss_fn(owner.model(self._x[part]), y), params)
+            for param, gradient in found.items():
+                total[param] += gradient * (1.0 if whole else len(y) / n)
+        return total
 
     def _set_up(self) -> None:
         graph = self._owner._graph
