@@ -24,8 +24,8 @@ MEASURES = (
     "test_accuracy_at_95", "test_accuracy_at_98", "test_accuracy_at_50_remaining", "test_accuracy_at_90_remaining",
     "points_lost_at_90", "points_lost_at_50_remaining", "points_lost_at_90_remaining", "test_accuracy_finetuned_at_90",
     "test_accuracy_finetuned_at_95", "test_accuracy_finetuned_at_98", "area_all", "area_remaining",
-    "sparsity_at_minus_1_all", "sparsity_at_minus_1_remaining", "evaluations", "gradients", "samples", "proposals",
-    "seconds",
+    "sparsity_at_minus_1_all", "sparsity_at_minus_1_remaining", "evaluations", "gradients", "samples", "forwards",
+    "proposals", "seconds",
 )  # fmt: skip
 """Numbers of summary.json that summary.csv has mean, standard deviation and number of."""
 

@@ -14,14 +14,24 @@ from experiments.config import build
 def make_optimizer(node: dict[str, Any], model: nn.Module) -> Optimizer:
     """Return the optimizer that a node describes, over a model's named parameters.
 
-    `groups` in the node maps a regular expression to settings; a parameter belongs to the first one that matches the
-    start of its name, else to a group with the node's own settings.
+    A node with `optimizers` is a hybrid of them; each is over all parameters, or over those at the start of whose names
+    its regular expression `only` matches.  `groups` in the node maps a regular expression to settings; a parameter
+    belongs to the first one that matches the start of its name, else to a group with the node's own settings.
 
     Raises:
         ValueError: if an expression matches no parameter that is left.
     """
-    settings = {key: value for key, value in node.items() if key != "groups"}
+    if "optimizers" in node:
+        parts = [make_optimizer(part, model) for part in node["optimizers"]]
+        settings = {key: value for key, value in node.items() if key != "optimizers"}
+        hybrid: Optimizer = build(settings, parts)
+        return hybrid
+    settings = {key: value for key, value in node.items() if key not in ("groups", "only")}
     rest = list(model.named_parameters())
+    if node.get("only") is not None:
+        named, rest = rest, [(name, param) for name, param in rest if re.match(node["only"], name)]
+        if not rest:
+            raise ValueError(f"only: {node['only']!r} matches none of {', '.join(name for name, _ in named)}")
     groups = []
     for pattern, own in (node.get("groups") or {}).items():
         chosen = [(name, param) for name, param in rest if re.match(pattern, name)]

@@ -121,6 +121,7 @@ def metrics(training: Training, data: Data, energy: Energy) -> dict[str, Any]:
         "evaluations": counters.evaluations,
         "gradients": counters.gradients,
         "samples": counters.samples,
+        "forwards": counters.forwards,
         "seconds": round(counters.seconds, 4),
         **energy.joules(),
     }
@@ -197,6 +198,7 @@ def summary(
         "evaluations": c.evaluations,
         "gradients": c.gradients,
         "samples": c.samples,
+        "forwards": c.forwards,
         "proposals": c.proposals,
         "accepted": c.accepted,
         "seconds": c.seconds,

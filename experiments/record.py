@@ -19,10 +19,10 @@ from mcmcopt.files import replacing as replacing
 METRICS = (
     "step", "epoch", "batch", "lam", "batch_loss", "fresh_loss", "loss", "log_target", "train_accuracy",
     "validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "proposals", "accepted", "share_active",
-    "evaluations", "gradients", "samples", "seconds", "joules",
-    "joules_estimated",
+    "evaluations", "gradients", "samples", "forwards", "seconds", "joules", "joules_estimated",
 )  # fmt: skip
 LAYERS = ("step", "layer", "move", "proposed", "accepted", "acceptance", "active", "size")
+STREAM = ("seen", "loss", "errors", "hindsight_loss", "hindsight_errors")
 RESISTANCE = (
     "criterion", "scope", "basis", "requested", "reached", "weights_kept", "validation_accuracy", "test_accuracy",
     "test_loss", "validation_accuracy_finetuned", "test_accuracy_finetuned",

@@ -30,6 +30,7 @@ TRAINING = (
     Column("loss evaluations", "evaluations", 1, 0),
     Column("gradients", "gradients", 1, 0),
     Column("samples evaluated, millions", "samples", 1e-6, 2),
+    Column("forward-equivalents, millions", "forwards", 1e-6, 2),
     Column("training time, s", "seconds", 1, 1),
 )
 PRUNED = (

@@ -1,8 +1,9 @@
 """The one training loop, for chains and gradient methods alike.
 
 Both get a closure.  A chain's returns one loss per sample and is called once per proposal, or is an objective that
-recomputes only what a proposal changes; a gradient method's calls `backward()`.  What either asks for is counted in one
-currency: evaluations of the loss, gradients, and samples that went forward through the network.
+recomputes only what a proposal changes; a gradient method's calls `backward()`; a hybrid gets both, its chain on a
+batch of its own.  What either asks for is counted in one currency: evaluations of the loss, gradients, and samples that
+went forward through the network, a gradient counted as three.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from experiments.batches import Batches
+from experiments.counters import Counters, Tallies
 from experiments.data import Split, portions
 from experiments.device import settle
 from experiments.growth import Growth
+from experiments.stream import prediction
 from mcmcopt.optim.greedy_mcmc import GreedyMCMC
-from mcmcopt.sparsity import Pruner, weights
+from mcmcopt.optim.hybrid import Hybrid
+from mcmcopt.optim.info import StepInfo
+from mcmcopt.sparsity import Pruner, count, nonzero, weights
 
 
 def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
@@ -32,33 +37,6 @@ def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
     On one thread and few classes the loss takes as long as the rest of a small network; this form is 2-3 times faster.
     """
     return logits.logsumexp(1) - logits.gather(1, y.unsqueeze(1)).squeeze(1)
-
-
-@dataclass
-class Counters:
-    """What a run has used so far."""
-
-    step: int = 0
-    epoch: int = 0
-    evaluations: int = 0
-    """Of the loss of one batch; a gradient step counts as one."""
-    gradients: int = 0
-    samples: int = 0
-    """That went forward through the network; an evaluation counts in full, also where only a part is recomputed."""
-    proposals: int = 0
-    accepted: int = 0
-    seconds: float = 0.0
-    """In optimizer steps; evaluation and writing apart."""
-    row_seconds: float = 0.0
-    """Those of the last row of metrics.csv."""
-
-
-@dataclass
-class Tally:
-    """Proposals of one move on one layer since the last row of layers.csv."""
-
-    proposed: int = 0
-    accepted: int = 0
 
 
 @dataclass
@@ -75,9 +53,11 @@ class Training:
         max_seconds: of training, after which the step under way is the last.
         pruning: masks that change while a gradient method trains; None: none.
         decay: of a gradient method's learning rate over the run: `"constant"`, or `"cosine"` from its value to 0.
+        density_power: a gradient method's learning rate is multiplied by (share of weights not zero)^-density_power.
         growth: how a chain's batch grows; None: it does not.
         incremental: whether a chain's proposals are scored for what they change alone.
         refresh_steps: steps after which an incremental objective computes all afresh; a checkpoint can be taken there.
+        chain_batches: the order of the batches that a hybrid's chain sees; None: those of the gradient steps.
     """
 
     model: nn.Module
@@ -89,32 +69,42 @@ class Training:
     max_seconds: float | None = None
     pruning: Pruner | None = None
     decay: str = "constant"
+    density_power: float = 0.0
     growth: Growth | None = None
     incremental: bool = False
     refresh_steps: int = 10
+    chain_batches: Batches | None = None
     counters: Counters = field(default_factory=Counters)
-    tallies: dict[str, dict[str, Tally]] = field(default_factory=dict)
+    tallies: Tallies = field(default_factory=Tallies)
+    arrivals: list[dict[str, float]] = field(default_factory=list)
+    """Of each chunk of a stream, what it cost before anything was learnt from it."""
     fresh_losses: list[float] = field(default_factory=list)
     """Of the batches since the last growth, each before the first proposal there."""
 
     def __post_init__(self) -> None:
         self._check_length()
-        if self.chain is not None and (self.pruning is not None or self.decay != "constant"):
+        if (self.chain is not None and self.pruning is not None) or (self.alone and self.decay != "constant"):
             raise ValueError(
                 "train.pruning and train.decay are for gradient methods: a chain's zeros come from its prior, its "
                 "proposal scales adapt. Leave them null and constant"
+            )
+        if self.chain_batches is not None and (self.alone or self.chain is None):
+            raise ValueError("train.chain_batch_size is for hybrids of a chain and a gradient method: leave it null")
+        if not 0 <= self.density_power < math.inf or (self.density_power and self.alone):
+            raise ValueError(
+                f"train.density_power must be at least 0, and 0 for a chain alone, got {self.density_power}"
             )
         if self.decay not in ("constant", "cosine"):
             raise ValueError(f'train.decay must be "constant" or "cosine", got {self.decay!r}')
         if self.max_seconds is not None and (self.pruning is not None or self.decay != "constant"):
             raise ValueError("train.pruning and train.decay count in steps of a known number: no train.max_seconds")
-        if self.chain is None and (self.incremental or self.growth is not None):
+        if not self.alone and (self.incremental or self.growth is not None):
             raise ValueError("train.incremental and train.growth are for chains: leave them false and null")
         if self.refresh_steps < 1:
             raise ValueError(f"train.refresh_steps must be at least 1, got {self.refresh_steps}")
         self._batch: tuple[Tensor | slice, Tensor, Tensor] | None = None
         self._objective: Any = None
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._rates = [group["lr"] for group in self._gradient_groups()]
         if self.pruning is not None:
             self.pruning.begin(self.model, self.optimizer, self.total_steps)
         if self.incremental:
@@ -136,8 +126,15 @@ class Training:
 
     @property
     def chain(self) -> GreedyMCMC | None:
-        """The optimizer, if it is a chain."""
+        """The optimizer, if it is a chain, or the chain that is a part of it."""
+        if isinstance(self.optimizer, Hybrid):
+            return next(iter(self.optimizer.chains), None)
         return self.optimizer if isinstance(self.optimizer, GreedyMCMC) else None
+
+    @property
+    def alone(self) -> bool:
+        """Whether the optimizer is a chain, with no gradient method beside it."""
+        return isinstance(self.optimizer, GreedyMCMC)
 
     @property
     def done(self) -> bool:
@@ -179,22 +176,7 @@ class Training:
                 {"step": step, "layer": name, "active": int(w.detach().count_nonzero()), "size": w.numel()}
                 for name, w in weights(self.model).items()
             ]
-        rows = []
-        for name, layer in info.layers.items():
-            size = {"step": step, "layer": name, "active": layer.active_entries, "size": layer.size}
-            rows += [
-                {
-                    **size,
-                    "move": move,
-                    "proposed": t.proposed,
-                    "accepted": t.accepted,
-                    "acceptance": t.accepted / t.proposed,
-                }
-                for move, t in sorted(self.tallies.get(name, {}).items())
-                if t.proposed
-            ] or [size]
-        self.tallies.clear()
-        return rows
+        return self.tallies.rows(info, step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that continues the run bit for bit: tensors, numbers and strings."""
@@ -203,9 +185,11 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "batches": self.batches.state_dict(),
             "counters": asdict(self.counters),
-            "tallies": {name: {move: asdict(t) for move, t in moves.items()} for name, moves in self.tallies.items()},
+            "tallies": self.tallies.state_dict(),
+            "chain_batches": None if self.chain_batches is None else self.chain_batches.state_dict(),
             "pruning": None if self.pruning is None else self.pruning.state_dict(),
             "fresh_losses": self.fresh_losses,
+            "arrivals": self.arrivals,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -214,15 +198,19 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.batches.load_state_dict(state["batches"])
         self.counters = Counters(**state["counters"])
-        self.tallies = {name: {m: Tally(**t) for m, t in moves.items()} for name, moves in state["tallies"].items()}
-        self.fresh_losses = state["fresh_losses"]
+        self.tallies.load_state_dict(state["tallies"])
+        if self.chain_batches is not None:
+            self.chain_batches.load_state_dict(state["chain_batches"])
+        self.fresh_losses, self.arrivals = state["fresh_losses"], state["arrivals"]
         if self.pruning is not None:
             self.pruning.load_state_dict(state["pruning"])
 
     def _step(self) -> None:
+        if (arrival := self.batches.arrival) is not None:
+            self.arrivals.append(prediction(self.model, self.split, arrival))
         start = time.perf_counter()
-        if self.chain is not None:
-            self._propose(self.chain)
+        if isinstance(self.optimizer, GreedyMCMC):
+            self._propose(self.optimizer)
         else:
             self._descend(*self._take())
         settle(self.split.x.device)  # else the seconds of this step would be what it takes to ask for it
@@ -248,19 +236,17 @@ class Training:
         if fresh:
             with torch.no_grad():
                 self.fresh_losses.append(float(loss().double().mean()))
-            self._count(1, len(y))
+            self.counters.count(len(y), 1)
         chain.step(loss)
-        info = chain.info
+        self._counted(chain.info, len(y))
+
+    def _counted(self, info: StepInfo | None, samples: int) -> None:
+        """Count a chain's step on a batch of so many samples."""
         assert info is not None  # noqa: S101 -- a step has been made
-        self._count(info.evaluations, len(y))
+        self.counters.count(samples, info.evaluations, info.gradients)
         self.counters.proposals += info.proposed
         self.counters.accepted += info.accepted
-        for name, layer in info.layers.items():
-            moves = self.tallies.setdefault(name, {})
-            for move, done in layer.moves.items():
-                tally = moves.setdefault(move, Tally())
-                tally.proposed += done.proposed
-                tally.accepted += done.accepted
+        self.tallies.add(info)
 
     def _loss(self, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
         """Return the loss of a batch as a chain wants it."""
@@ -280,17 +266,17 @@ class Training:
             self.batches.resize(grown)
             self.fresh_losses = []
 
-    def _count(self, evaluations: int, samples: int) -> None:
-        self.counters.evaluations += evaluations
-        self.counters.samples += evaluations * samples
-
     def _descend(self, x: Tensor, y: Tensor) -> None:
         if not self.model.training:  # to tell every module so takes a tenth of a small network's step
             self.model.train()
+        factor = 1.0
         if self.decay == "cosine":
-            share = self.counters.step / self.total_steps
-            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
+            factor = 0.5 * (1 + math.cos(math.pi * self.counters.step / self.total_steps))
+        if self.density_power:
+            factor *= (max(nonzero(self.model), 1) / count(self.model)) ** -self.density_power
+        if factor != 1.0:
+            for group, rate in zip(self._gradient_groups(), self._rates, strict=True):
+                group["lr"] = rate * factor
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
@@ -298,10 +284,39 @@ class Training:
             loss.backward()
             if self.pruning is not None:
                 self.pruning.mask_gradients()
-            self._count(1, len(y))
-            self.counters.gradients += 1
+            self.counters.count(len(y), 1, 1)
             return loss
 
-        self.optimizer.step(closure)
+        if isinstance(self.optimizer, Hybrid):
+            self._alternate(self.optimizer, closure, x, y)
+        else:
+            self.optimizer.step(closure)
         if self.pruning is not None:
             self.pruning.after_step(self.counters.step + 1)
+
+    def _alternate(self, hybrid: Hybrid, closure: Callable[[], Tensor], x: Tensor, y: Tensor) -> None:
+        """Make a step of a hybrid, whose chains score their proposals on a batch of their own."""
+        chains = [part for part in hybrid.turns if isinstance(part, GreedyMCMC)]
+        if not chains:
+            hybrid.step(closure)
+            return
+        if self.chain_batches is not None:
+            index = self.chain_batches.take()
+            x, y = self.split.x[index], self.split.y[index]
+        loss = self._loss(x, y)
+
+        def objective() -> Tensor:
+            self.model.eval()
+            return loss()
+
+        hybrid.step(closure, objective)
+        self.model.train()
+        for chain in chains:
+            self._counted(chain.info, len(y))
+
+    def _gradient_groups(self) -> list[dict[str, Any]]:
+        """Return the parameter groups of gradient methods, whose learning rate may decay."""
+        if not isinstance(self.optimizer, Hybrid):
+            return self.optimizer.param_groups
+        parts = [part for part in self.optimizer.optimizers if not isinstance(part, GreedyMCMC)]
+        return [group for part in parts for group in part.param_groups]
