@@ -22,14 +22,19 @@ class Train:
     max_seconds: float | None = None  # of training: ends the run early
     batch_size: int | None = None  # null: the full batch
     growth: Any = None  # a chain's batch that grows up to the full one: arguments of experiments.growth.Growth
+    chain_batch_size: int | None = None  # of a hybrid's chain, a batch each turn; null: that of the gradient step
     steps_per_batch: int = 1  # before the next one is drawn
+    stream: Any = None  # data that arrive once: arguments of experiments.stream.Stream; null: passes over the data
     eval_every: int = 1  # epochs (steps where these are given) between two rows of metrics.csv
     eval_seconds: float | None = None  # of training between two rows; takes the place of eval_every
     incremental: bool = False  # score a chain's proposals for what they change alone
     refresh_steps: int = 10  # steps after which all is computed afresh then; checkpoints are taken there
     pruning: Any = None  # of mcmcopt.sparsity: OneShot, GradualMagnitude, RigL; null: none
     decay: str = "constant"  # of a gradient method's learning rate over the run; or "cosine", to 0
-    binary: float | None = None  # before training, set each weight to plus or minus this times its layer's rms
+    density_power: float = 0.0  # that learning rate times (share of weights not zero)^-density_power
+    # before training, a number sets each weight to plus or minus it times its layer's rms; or of mcmcopt.binary:
+    # binary_layers, latent_layers
+    binary: Any = None
 
 
 @dataclass
@@ -63,6 +68,31 @@ class SGD:
 
 
 @dataclass
+class MirrorDescent:
+    """Arguments of mcmcopt.MirrorDescent."""
+
+    _target_: str = "mcmcopt.MirrorDescent"
+    lr: float = MISSING
+    potential: Any = None  # of mcmcopt: Euclidean, PNorm, NegativeEntropy, Hypentropy, ElasticNet; null: Euclidean
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    density: float = 1.0  # of ElasticNet's first weights
+    seed: int = 0  # of their draw
+    groups: Any = None  # by a regular expression at the start of parameters' names: settings of their own
+
+
+@dataclass
+class Hybrid:
+    """Arguments of mcmcopt.Hybrid; a part may say `only`, a regular expression at the start of parameters' names."""
+
+    _target_: str = "mcmcopt.Hybrid"
+    optimizers: Any = MISSING
+    every: Any = None
+
+
+@dataclass
 class Adam:
     """Arguments of torch.optim.Adam."""
 
@@ -70,6 +100,25 @@ class Adam:
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+
+
+@dataclass
+class KLMirrorDescent:
+    """Arguments of mcmcopt.KLMirrorDescent."""
+
+    _target_: str = "mcmcopt.KLMirrorDescent"
+    lam: float = MISSING
+    lr: float = MISSING
+    prior: Any = None
+    center: str = "zero"
+    init_inclusion: float = 0.9
+    init_scale: float | None = None
+    samples: int = 2
+    gates: str = "gaussian"
+    hessian: str = "price"
+    batch_size: int | None = None  # with hessian=squared_gradient, that of train
+    seed: int = 0
+    groups: Any = None  # by a regular expression at the start of parameters' names: settings of their own
 
 
 @dataclass
@@ -252,6 +301,7 @@ class Config:
     name: str = MISSING  # of the method, in folders, tables and figures
     seed: int = 0  # of the split, the initial weights, the order of batches and the chain
     out: str = "outputs"  # where run folders go
+    density: float = 0.05  # share of weights that the methods of experiment=informed may keep
     threads: int = 1
     device: str = "cpu"  # or "cuda", "cuda:1": an NVIDIA board
     train: Train = field(default_factory=Train)
@@ -268,7 +318,9 @@ def register() -> None:
     """Put the schemas where the files of conf/ find them."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    for name, node in (("greedy_mcmc", GreedyMCMC), ("sgd", SGD), ("adam", Adam)):
+    store.store(group="schema/optimizer", name="kl_mirror_descent", node=KLMirrorDescent)
+    store.store(group="schema/optimizer", name="hybrid", node=Hybrid)
+    for name, node in (("greedy_mcmc", GreedyMCMC), ("sgd", SGD), ("adam", Adam), ("mirror_descent", MirrorDescent)):
         store.store(group="schema/optimizer", name=name, node=node)
     for name, node in (
         ("mlp", MLP),

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mcmcopt.binary.layers import BinaryConv2d as BinaryConv2d
+    from mcmcopt.binary.layers import BinaryLinear as BinaryLinear
     from mcmcopt.chain.inclusion import AlquierLounici as AlquierLounici
     from mcmcopt.chain.inclusion import Bernoulli as Bernoulli
     from mcmcopt.chain.inclusion import BetaBinomial as BetaBinomial
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from mcmcopt.chain.inclusion import RigolletTsybakov as RigolletTsybakov
     from mcmcopt.chain.inclusion import SoftCap as SoftCap
     from mcmcopt.chain.moves import BirthDeath as BirthDeath
+    from mcmcopt.chain.moves import InformedBirthDeath as InformedBirthDeath
+    from mcmcopt.chain.moves import InformedFlip as InformedFlip
+    from mcmcopt.chain.moves import InformedSwap as InformedSwap
+    from mcmcopt.chain.moves import Langevin as Langevin
     from mcmcopt.chain.moves import RandomWalk as RandomWalk
     from mcmcopt.chain.moves import SignFlip as SignFlip
     from mcmcopt.chain.moves import Swap as Swap
@@ -27,11 +33,22 @@ if TYPE_CHECKING:
     from mcmcopt.chain.slabs import Laplace as Laplace
     from mcmcopt.chain.slabs import StudentT as StudentT
     from mcmcopt.loss.incremental import IncrementalLoss as IncrementalLoss
+    from mcmcopt.loss.objective import GradientObjective as GradientObjective
     from mcmcopt.loss.objective import Objective as Objective
     from mcmcopt.loss.objective import SpeculativeObjective as SpeculativeObjective
+    from mcmcopt.optim.bop import Bop as Bop
     from mcmcopt.optim.greedy_mcmc import GreedyMCMC as GreedyMCMC
+    from mcmcopt.optim.hybrid import Hybrid as Hybrid
+    from mcmcopt.optim.kl_mirror_descent import KLMirrorDescent as KLMirrorDescent
+    from mcmcopt.optim.mirror_descent import MirrorDescent as MirrorDescent
+    from mcmcopt.optim.potentials import ElasticNet as ElasticNet
+    from mcmcopt.optim.potentials import Euclidean as Euclidean
+    from mcmcopt.optim.potentials import Hypentropy as Hypentropy
+    from mcmcopt.optim.potentials import NegativeEntropy as NegativeEntropy
+    from mcmcopt.optim.potentials import PNorm as PNorm
 
 _HOMES = {
+    "mcmcopt.binary.layers": ("BinaryConv2d", "BinaryLinear"),
     "mcmcopt.chain.inclusion": (
         "AlquierLounici",
         "Bernoulli",
@@ -40,13 +57,28 @@ _HOMES = {
         "RigolletTsybakov",
         "SoftCap",
     ),
-    "mcmcopt.chain.moves": ("BirthDeath", "RandomWalk", "SignFlip", "Swap", "Toggle"),
+    "mcmcopt.chain.moves": (
+        "BirthDeath",
+        "InformedBirthDeath",
+        "InformedFlip",
+        "InformedSwap",
+        "Langevin",
+        "RandomWalk",
+        "SignFlip",
+        "Swap",
+        "Toggle",
+    ),
     "mcmcopt.chain.priors": ("SpikeSlab",),
     "mcmcopt.chain.schedule": ("CubicDecay", "GeometricAnnealing", "Piecewise"),
     "mcmcopt.chain.slabs": ("DalalyanTsybakov", "Gaussian", "Laplace", "StudentT"),
     "mcmcopt.loss.incremental": ("IncrementalLoss",),
-    "mcmcopt.loss.objective": ("Objective", "SpeculativeObjective"),
+    "mcmcopt.loss.objective": ("GradientObjective", "Objective", "SpeculativeObjective"),
+    "mcmcopt.optim.bop": ("Bop",),
     "mcmcopt.optim.greedy_mcmc": ("GreedyMCMC",),
+    "mcmcopt.optim.hybrid": ("Hybrid",),
+    "mcmcopt.optim.kl_mirror_descent": ("KLMirrorDescent",),
+    "mcmcopt.optim.mirror_descent": ("MirrorDescent",),
+    "mcmcopt.optim.potentials": ("ElasticNet", "Euclidean", "Hypentropy", "NegativeEntropy", "PNorm"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
