@@ -14,6 +14,17 @@ from omegaconf import MISSING
 
 
 @dataclass
+class Stream:
+    """Arguments of experiments.stream.Stream."""
+
+    chunk: int = MISSING  # samples that arrive together
+    memory: int = MISSING  # samples that are kept, the last ones
+    steps: int = MISSING  # of the optimizer after each chunk
+    change: str = "rotate"  # at the middle; or "labels", "none"
+    hindsight_epochs: int = 200  # of the fixed network that regret is taken to
+
+
+@dataclass
 class Train:
     """How long an optimizer trains, on what batches."""
 
@@ -24,7 +35,7 @@ class Train:
     growth: Any = None  # a chain's batch that grows up to the full one: arguments of experiments.growth.Growth
     chain_batch_size: int | None = None  # of a hybrid's chain, a batch each turn; null: that of the gradient step
     steps_per_batch: int = 1  # before the next one is drawn
-    stream: Any = None  # data that arrive once: arguments of experiments.stream.Stream; null: passes over the data
+    stream: Stream | None = None  # data that arrive once; null: passes over the data
     eval_every: int = 1  # epochs (steps where these are given) between two rows of metrics.csv
     eval_seconds: float | None = None  # of training between two rows; takes the place of eval_every
     incremental: bool = False  # score a chain's proposals for what they change alone

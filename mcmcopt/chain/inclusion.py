@@ -152,29 +152,33 @@ class SoftCap(Inclusion):
         density: the share of active blocks that is free, in [0, 1], or a schedule: a callable of the step, such as
             `CubicDecay`.
         strength: log odds per unit of density above the cap; where blocks are worth x nats the chain stays at
-            density + x/strength.
+            density + x/strength.  Or a schedule too, such as `GeometricAnnealing`: mild while much is to go, so that
+            no more goes than has to, strict in the end.
 
     With a schedule no law is left invariant before it has come to its end.
     """
 
-    def __init__(self, density: float | Callable[[int], float], strength: float) -> None:
+    def __init__(self, density: float | Callable[[int], float], strength: float | Callable[[int], float]) -> None:
         number = isinstance(density, int | float) and not isinstance(density, bool)
         if not callable(density) and not (number and 0 <= density <= 1):
             raise ValueError(f"density must be a share from 0 to 1, or a callable of the step, got {density!r}")
-        self.density, self.strength = density, positive("strength", strength)
+        self.density, self.strength = density, strength if callable(strength) else positive("strength", strength)
 
     def at(self, step: int) -> SoftCap:
         """Return the cap of a step.
 
         Raises:
-            ValueError: if the schedule leaves [0, 1].
+            ValueError: if the schedule leaves [0, 1], or that of the strength is not positive.
         """
-        return SoftCap(self.density(step), self.strength) if callable(self.density) else self
+        if not callable(self.density) and not callable(self.strength):
+            return self
+        density = self.density(step) if callable(self.density) else self.density
+        return SoftCap(density, self.strength(step) if callable(self.strength) else self.strength)
 
     def log_prob(self, k: int, size: int) -> float:
         """Return log π(γ); of a schedule, that of step 0."""
         cap = self.at(0)
-        return -cap._rate(size) / 2 * cap._over(k, size) ** 2 - _log_cap_sum(cap._share, self.strength, size)
+        return -cap._rate(size) / 2 * cap._over(k, size) ** 2 - _log_cap_sum(cap._share, cap._odds, size)
 
     def log_odds(self, k: int, size: int) -> float:
         """Return log π(γ') - log π(γ); of a schedule, that of step 0."""
@@ -187,8 +191,13 @@ class SoftCap(Inclusion):
         assert not callable(self.density)  # noqa: S101 -- `at` has been asked
         return self.density
 
+    @property
+    def _odds(self) -> float:
+        assert not callable(self.strength)  # noqa: S101 -- `at` has been asked
+        return self.strength
+
     def _rate(self, size: int) -> float:
-        return self.strength / max(size, 1)
+        return self._odds / max(size, 1)
 
     def _over(self, k: int, size: int) -> float:
         """Return the number of blocks above the cap."""

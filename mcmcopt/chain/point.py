@@ -37,9 +37,9 @@ class Point:
     def values(self, layer: Layer) -> Tensor:
         """Return all weights of a layer, flat, float64 on the CPU; a copy."""
         values = layer.values.reshape(-1).to("cpu", torch.float64, copy=True)
-        for edit in self._edits:
-            if edit.layer is layer:
-                values[edit.indices] = edit.new
+        own = [edit for edit in self._edits if edit.layer is layer]
+        if own:  # in one write: a proposal may have thousands of edits
+            values[torch.cat([edit.indices for edit in own])] = torch.cat([edit.new for edit in own])
         return values
 
     def gradient(self, layer: Layer) -> Tensor:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, Protocol
 
+import torch
+from torch import Tensor
+
 from mcmcopt.chain.inclusion import Bernoulli, Inclusion
 from mcmcopt.chain.layer import Edit, Kind, Layer
 from mcmcopt.chain.slabs import Gaussian, Slab
@@ -89,20 +92,31 @@ def log_prior(layers: Iterable[Layer]) -> float:
 def log_prior_ratio(edits: Iterable[Edit]) -> float:
     """Return log π(w', γ') - log π(w, γ) of a proposal at the present state; costs O(size of the edits)."""
     total = 0.0
-    grown: dict[int, int] = {}  # blocks that earlier edits of this proposal added, by pool
+    counts: dict[int, tuple[int, int]] = {}  # active blocks and all blocks, with the edits so far, by pool
+    born: dict[int, list[Tensor]] = {}
+    gone: dict[int, list[Tensor]] = {}
+    layers: dict[int, Layer] = {}
     for layer, kind, _, _, old, new in edits:
         if kind is Kind.WALK:
             total += layer.slab.log_ratio(new, old)
             continue
         inclusion, key = layer.inclusion, id(layer.pool[0])
         assert inclusion is not None  # noqa: S101 -- births and deaths exist on sparse layers only
-        k, size = _pool_active(layer.pool) + grown.get(key, 0), _pool_size(layer.pool)
+        if key not in counts:
+            counts[key] = _pool_active(layer.pool), _pool_size(layer.pool)
+        k, size = counts[key]
+        layers[id(layer)] = layer
         if kind is Kind.BIRTH:
-            total += layer.slab.log_density(new) + inclusion.log_odds(k, size)
-            grown[key] = grown.get(key, 0) + 1
+            total += inclusion.log_odds(k, size)
+            counts[key] = k + 1, size
+            born.setdefault(id(layer), []).append(new)
         else:
-            total -= layer.slab.log_density(old) + inclusion.log_odds(k - 1, size)
-            grown[key] = grown.get(key, 0) - 1
+            total -= inclusion.log_odds(k - 1, size)
+            counts[key] = k - 1, size
+            gone.setdefault(id(layer), []).append(old)
+    for sign, values in ((1, born), (-1, gone)):  # one pass over a layer's values: a proposal may have many edits
+        for layer_id, each in values.items():
+            total += sign * layers[layer_id].slab.log_density(each[0] if len(each) == 1 else torch.cat(each))
     return total
 
 

@@ -12,7 +12,8 @@ target (locally balanced proposals: Zanella 2020; with gradients: Grathwohl et a
 The value of a birth is β = μ + σ z, z from `density`, with μ = -σ clip(λσ ∂ℓ, ±1): it steps against the gradient, and
 the way back of a death takes the gradient at the shrunken state.  Deaths may be chosen by another saliency S instead,
 with G = -λ S: SNIP's |w ∂ℓ| (Lee et al. 2019), optimal brain damage's ½ h w² with the running mean of squared gradients
-in the place of h (LeCun et al. 1990), or by magnitude, S = w²/(2λσ²).  Each is exact: any positive weight is.
+in the place of h (LeCun et al. 1990) or, under the name of Adam, which preconditions with it, the root of that mean; or
+by magnitude, S = w²/(2λσ²).  Each is exact: any positive weight is.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from mcmcopt.chain.moves.trans_dimensional import BirthDensity, births_from
 from mcmcopt.chain.point import Point
 from mcmcopt.chain.slabs import Slab
 
-Saliency = Literal["gain", "snip", "obd", "magnitude"]
+Saliency = Literal["gain", "snip", "obd", "adam", "magnitude"]
+_SALIENCIES = ("gain", "snip", "obd", "adam", "magnitude")
 
 
 class Candidates:
@@ -67,20 +69,21 @@ class Candidates:
 
     def draw(self, k: int, rng: np.random.Generator) -> list[tuple[Layer, int]]:
         """Return k different blocks in the order in which they were drawn."""
-        chosen = []
-        for position in selection.draw(self.log_weights, k, rng).tolist():
-            number = int(np.searchsorted(self._starts, position, side="right")) - 1
-            chosen.append((self.layers[number], int(self.blocks[number][position - self._starts[number]])))
-        return chosen
+        positions = selection.draw(self.log_weights, k, rng)
+        numbers = np.searchsorted(self._starts, positions, side="right") - 1
+        every = np.concatenate(self.blocks)[positions]
+        return [(self.layers[n], block) for n, block in zip(numbers.tolist(), every.tolist(), strict=True)]
 
     def log_prob(self, edits: Edits) -> float:
         """Return the log-probability of drawing the blocks of these edits in their order."""
         numbers = {id(layer): number for number, layer in enumerate(self.layers)}
-        positions = []
-        for edit in edits:
-            number = numbers[id(edit.layer)]
-            positions.append(int(self._starts[number] + np.searchsorted(self.blocks[number], edit.block)))
-        return selection.log_prob(self.log_weights, np.array(positions, dtype=np.int64))
+        where = np.array([numbers[id(edit.layer)] for edit in edits])
+        blocks = np.array([edit.block for edit in edits])
+        positions = np.empty(len(edits), dtype=np.int64)
+        for number in np.unique(where).tolist():
+            own = where == number
+            positions[own] = self._starts[number] + np.searchsorted(self.blocks[number], blocks[own])
+        return selection.log_prob(self.log_weights, positions)
 
 
 class InformedSupport(InformedMove):
@@ -89,7 +92,7 @@ class InformedSupport(InformedMove):
     Args:
         k: blocks per birth, death or side of a swap.
         scope: chosen in one `"layer"`, or among all sparse layers of the parameter `"group"`.
-        saliency: what deaths go by: `"gain"` (locally balanced), `"snip"`, `"obd"` or `"magnitude"`.
+        saliency: what deaths go by: `"gain"` (locally balanced), `"snip"`, `"obd"`, `"adam"` or `"magnitude"`.
         temperature: τ ≥ 1 of the selection, `"auto"`, or `"rank"` (see `selection`).
         density: the family of a birth's z: `"student_t"` (3 degrees of freedom), `"normal"` or `"laplace"`.
         weight: relative frequency.
@@ -107,11 +110,11 @@ class InformedSupport(InformedMove):
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
-        if saliency not in ("gain", "snip", "obd", "magnitude"):
-            raise ValueError(f'saliency must be "gain", "snip", "obd" or "magnitude", got {saliency!r}')
+        if saliency not in _SALIENCIES:
+            raise ValueError(f"saliency must be one of {', '.join(_SALIENCIES)}, got {saliency!r}")
         self.k, self.scope, self.saliency = check_k(k), check_scope(scope), saliency
         self.temperature, self.density = check_temperature(temperature), density
-        self.needs_moments = saliency == "obd"
+        self.needs_moments = saliency in ("obd", "adam")
         births_from(density, 1.0)  # raises for a family that there is not
 
     def adapt(self, log_scale: float, t: int, edits: Edits, accepted: bool, unit: float) -> float | None:
@@ -145,9 +148,10 @@ class InformedSupport(InformedMove):
         values = point.values(layer)
         if self.saliency == "magnitude":
             return -0.5 * (values / unit).square()
-        if self.saliency == "obd":
+        if self.saliency in ("obd", "adam"):
             assert layer.moments is not None  # noqa: S101 -- the move asked for them
-            return -0.5 * point.lam * layer.moments.mean * values.square()
+            curvature = layer.moments.mean if self.saliency == "obd" else layer.moments.mean.sqrt()
+            return -0.5 * point.lam * curvature * values.square()
         slope = values * point.gradient(layer)
         if self.saliency == "snip":
             return -point.lam * slope.abs()
@@ -225,7 +229,7 @@ class InformedBirthDeath(InformedSupport):
         chosen = candidates.draw(self.k, rng)
         if kind is Kind.BIRTH:
             return tuple(self._draw_births(layer, chosen, scale, rng, point))
-        return tuple(death(other, block) for other, block in chosen)
+        return deaths(chosen)
 
     def log_q(self, layer: Layer, edits: Edits, scale: float, point: Point) -> float:
         """Return log b or d, plus the sequence's log-probability, plus Σ log q(β) of births."""
@@ -260,13 +264,13 @@ class InformedSwap(InformedSupport):
         rising = self._candidates(layer, scale, point, Kind.BIRTH)
         if min(len(dying), len(rising)) < self.k:
             return None
-        deaths = [death(other, block) for other, block in dying.draw(self.k, rng)]
-        return (*deaths, *self._draw_births(layer, rising.draw(self.k, rng), scale, rng, point))
+        gone = deaths(dying.draw(self.k, rng))
+        return (*gone, *self._draw_births(layer, rising.draw(self.k, rng), scale, rng, point))
 
     def log_q(self, layer: Layer, edits: Edits, scale: float, point: Point) -> float:
         """Return the log-probability of both sequences, plus Σ log q(β)."""
-        deaths, births = edits[: self.k], edits[self.k :]
-        total = self._candidates(layer, scale, point, Kind.DEATH).log_prob(deaths)
+        gone, births = edits[: self.k], edits[self.k :]
+        total = self._candidates(layer, scale, point, Kind.DEATH).log_prob(gone)
         total += self._candidates(layer, scale, point, Kind.BIRTH).log_prob(births)
         return total + self._log_values(layer, births, scale, point)
 
@@ -317,11 +321,16 @@ class InformedFlip(InformedMove):
         return _given(("k", "scope", "temperature"), (self.k, self.scope, self.temperature), (1, "layer", "auto"))
 
 
-def death(layer: Layer, block: int) -> Edit:
-    """Return the edit that sets an active block to zero."""
-    indices = layer.tiling.indices(block)
-    old = layer.read(indices)
-    return Edit(layer, Kind.DEATH, block, indices, old, torch.zeros_like(old))
+def deaths(chosen: Sequence[tuple[Layer, int]]) -> Edits:
+    """Return the edits that set active blocks to zero."""
+    layers = {id(layer): layer for layer, _ in chosen}
+    present = {key: layer.values.reshape(-1).to("cpu", torch.float64) for key, layer in layers.items()}
+    edits = []
+    for layer, block in chosen:
+        indices = layer.tiling.indices(block)
+        old = present[id(layer)][indices]
+        edits.append(Edit(layer, Kind.DEATH, block, indices, old, torch.zeros_like(old)))
+    return tuple(edits)
 
 
 def check_k(k: int) -> int:

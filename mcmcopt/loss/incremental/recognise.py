@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from mcmcopt.loss.incremental import affine
+from mcmcopt.loss.incremental.channelwise import Channelwise, is_channelwise
 from mcmcopt.loss.incremental.graph import Node, plain
 from mcmcopt.loss.incremental.layout import features_of
 from mcmcopt.loss.incremental.rules import (
@@ -44,6 +45,7 @@ def choose(node: Node, nodes: Sequence[Node], dtype: torch.dtype | None) -> Rule
         (affine.is_batch_norm, affine.BatchNorm),
         (_is_elementwise, Elementwise),
         (_is_by_channel, ByChannel),
+        (is_channelwise, Channelwise),
         (_is_binary, Binary),
         (_is_concatenation, Concatenate),
     ):
