@@ -104,6 +104,7 @@ class Sweep:
         self._auto = speculate if isinstance(speculate, AutoWindow) and self._many is not None else None
         self._window = speculate if isinstance(speculate, int) and self._many is not None else 1
         self._slope: Mapping[Tensor, Tensor] | None = None  # the gradient at the present state, where it is known
+        self._first: Mapping[Tensor, Tensor] | None = None
         self._informed = any(turn.kernel.informed for turn in turns)
         if self._informed:
             if not isinstance(objective, GradientObjective):
@@ -209,11 +210,18 @@ class Sweep:
         log_u = -rng.standard_exponential()  # the log of a uniform: drawn first, so the decision is a threshold on ℓ'
         move, scale = kernel.moves[number], kernel.scale(number, turn.lr)
         if isinstance(move, InformedMove):
-            point = Point(turn.lam, self._present_slope)  # asked for where a move needs it
+            slope = self._first_slope if move.reuse else self._present_slope
+            point = Point(turn.lam, slope)  # asked for where a move needs it
             edits = move.draw(kernel.layer, scale, rng, point)
             if edits is None:
                 return Drawn(turn, number)
             prior_ratio = log_prior_ratio(edits)
+            if move.reuse:  # the way back is known before the loss is, as that of a blind move
+                after = Point(turn.lam, slope, edits)
+                log_ratio = prior_ratio + move.log_q_ratio(kernel.layer, edits, scale, point, after)
+                hopeless = self._hopeless(turn.lam, log_u, prior_ratio, log_ratio)
+                change = None if hopeless else as_change(edits, old=False)
+                return Drawn(turn, number, edits, change, log_u, prior_ratio, log_ratio, scale)
             change = as_change(edits, old=False) if prior_ratio > -math.inf else None
             return Drawn(turn, number, edits, change, log_u, prior_ratio, prior_ratio, scale, point)
         assert isinstance(move, Move)  # noqa: S101 -- a move is informed or it is not
@@ -237,6 +245,12 @@ class Sweep:
         if self._slope is None:
             _, self._slope = self._with_gradient({})
         return self._slope
+
+    def _first_slope(self) -> Mapping[Tensor, Tensor]:
+        """Return the gradients that the step began with, or, where none was asked for then, those of the present."""
+        if self._first is None:
+            self._first = self._present_slope()
+        return self._first
 
     def _with_gradient(self, change: Change) -> tuple[Tensor, Mapping[Tensor, Tensor]]:
         """Return the loss and the gradients that a change would give."""

@@ -79,6 +79,18 @@ def test_expand_is_true_on_exactly_the_active_blocks(shape, spec, count, sizes):
         assert torch.equal(mask.reshape(-1), expected)
 
 
+@pytest.mark.parametrize(("shape", "spec", "count", "sizes"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_sums_are_taken_over_each_block(shape, spec, count, sizes, dtype):
+    tiling = Tiling(shape, spec)
+    values = torch.from_numpy(np.random.default_rng(4).integers(-9, 9, tiling.numel)).to(dtype)
+    kept = values.clone()
+    found = tiling.sums(values)
+    assert found.dtype == dtype
+    assert found.tolist() == [float(values[tiling.indices(b)].sum()) for b in range(count)]
+    assert torch.equal(values, kept)
+
+
 def test_indices_follow_the_logical_order_whatever_the_memory_format():
     weight = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
     assert torch.equal(weight.take(Tiling(weight.shape, "filter").indices(2)), weight[2].flatten())

@@ -63,6 +63,18 @@ def test_log_prob_keeps_shape_dtype_and_symmetry(slab, law):
         assert torch.equal(slab.log_prob(x), slab.log_prob(-x))
 
 
+@EACH
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_score_is_the_derivative_that_autograd_finds(slab, law, dtype):
+    x = X.to(dtype)[X != 0].view(2, 4).requires_grad_()
+    (derivative,) = torch.autograd.grad(slab.log_prob(x).sum(), x)
+    score = slab.score(x.detach())
+    assert (score.dtype, score.shape) == (dtype, x.shape)
+    torch.testing.assert_close(score, derivative, rtol=1e-5 if dtype is torch.float32 else 1e-12, atol=0.0)
+    assert torch.equal(slab.score(-x.detach()), -score)
+    assert float(slab.score(torch.zeros(1, dtype=dtype))) == 0.0
+
+
 def test_log_ratios_stay_exact_where_a_quotient_of_densities_under_or_overflows():
     old, new = torch.full((363,), 0.5, dtype=torch.float64), torch.full((363,), 1.0, dtype=torch.float64)
     assert Gaussian(0.01).log_ratio(new, old) == pytest.approx(-363 * 0.75 / (2 * 1e-4))

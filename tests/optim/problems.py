@@ -14,6 +14,10 @@ from mcmcopt import (
     BirthDeath,
     GeometricAnnealing,
     GreedyMCMC,
+    InformedBirthDeath,
+    InformedFlip,
+    InformedSwap,
+    Langevin,
     Laplace,
     RandomWalk,
     SignFlip,
@@ -35,7 +39,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "annealed": {"prior": SpikeSlab(0.3), "lam": GeometricAnnealing(1.0, 1e3, 5)},
     "climb": {"prior": SpikeSlab(0.3), "rule": "improve"},
     "frozen-scales": {"prior": SpikeSlab(0.3), "adapt": False, "lr": 0.1},
+    "informed": {
+        "prior": SpikeSlab(0.5),
+        "moves": (RandomWalk(k=2), InformedBirthDeath(2), InformedSwap(scope="group"), BirthDeath()),
+    },
+    "langevin": {
+        "prior": SpikeSlab(0.5),
+        "moves": (Langevin("group", precondition=True), InformedBirthDeath(scope="group", saliency="snip")),
+        "lr": 0.2,
+    },
+    "informed-flip": {"prior": StudentT(3.0, 0.5), "moves": (InformedFlip(2), InformedFlip(1, "group"), RandomWalk(4))},
+    "informed-obd": {
+        "prior": SpikeSlab(inclusion=BetaBinomial(), per="group"),
+        "blocks": (2, 3),
+        "moves": (InformedBirthDeath(saliency="obd"), InformedSwap(saliency="obd", temperature="rank"), RandomWalk()),
+    },
 }
+INFORMED = ("informed", "langevin", "informed-flip", "informed-obd")
+"""Those whose moves ask for gradients."""
 
 
 class Net(nn.Module):

@@ -54,6 +54,8 @@ def test_state_keeps_its_dtypes_whatever_the_parameter_s(config):
             dtypes = {name: tensor.dtype for name, tensor in entry.items()}
             assert dtypes.pop("order", torch.int32) == torch.int32
             assert dtypes.pop("active", torch.int64) == torch.int64
+            assert dtypes.pop("second_moment", torch.float64) == torch.float64
+            assert dtypes.pop("gradients_seen", torch.int64) == torch.int64
             expected = {"rms": torch.float64, "log_scale": torch.float64, "adaptations": torch.int64}
             assert dtypes == expected
             assert all(tensor.device.type == "cpu" for tensor in entry.values())

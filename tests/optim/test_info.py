@@ -9,7 +9,7 @@ import torch
 
 from mcmcopt import BetaBinomial, GreedyMCMC, RandomWalk, SpikeSlab
 from mcmcopt.optim.info import LayerInfo, MoveInfo, StepInfo
-from tests.optim.problems import CONFIGS, make, make_closure, make_model
+from tests.optim.problems import CONFIGS, INFORMED, make, make_closure, make_model
 
 EACH = pytest.mark.parametrize("config", CONFIGS)
 
@@ -36,7 +36,12 @@ def test_the_report_agrees_with_the_state(config, per_sample):
         assert info.data_term == -info.lam * info.loss
         assert info.log_prior == optimizer.log_prior()
         assert info.log_target == info.data_term + info.log_prior
-        assert info.evaluations == len(calls) == info.proposed + (2 if step == 1 else 1)  # the first one is checked
+        moves = [item for layer in info.layers.values() for item in layer.moves.items()]
+        scored = sum(move.proposed for label, move in moves if label.startswith(("informed", "langevin")))
+        looks = info.gradients - scored  # at present states
+        assert (looks > 0) == (scored > 0) == (config in INFORMED)
+        first = 2 if step == 1 else 1  # the first one is checked
+        assert info.evaluations == len(calls) == info.proposed + looks + first
         assert info.non_finite == info.speculated == info.early == 0
         impossible = sum(layer.impossible for layer in info.layers.values())
         assert info.proposed + impossible == optimizer.n_proposals

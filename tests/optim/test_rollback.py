@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from mcmcopt import GreedyMCMC, SpikeSlab
 from mcmcopt.loss.guards import ClosureError
-from tests.optim.problems import CONFIGS, bits, chain, make, make_closure, make_model, snapshot
+from tests.optim.problems import CONFIGS, INFORMED, bits, chain, make, make_closure, make_model, snapshot
 
 EACH = pytest.mark.parametrize("config", CONFIGS)
 
@@ -28,17 +28,27 @@ def test_rejected_proposals_leave_weights_buffers_masks_and_gradients_bitwise(co
     with_grads(model)
     with torch.no_grad():
         model.second.weight[0, 0] = -0.0
-    before, calls = snapshot(model, optimizer), []
+    before, calls, looks = snapshot(model, optimizer), [], []
+    informed = config in INFORMED
 
     def only_the_first():  # and the second, by which the first step checks it
         calls.append(1)
-        return closure_loss if len(calls) <= 2 else torch.tensor(worse)
+        if len(calls) <= 2:
+            return closure_loss
+        if not informed:
+            return torch.tensor(worse)
+        if snapshot(model, optimizer)["weights"] == before["weights"]:  # for the gradient at the present state
+            looks.append(1)
+            return closure()
+        return 0 * closure() + worse
 
     loss = optimizer.step(only_the_first)
     after = snapshot(model, optimizer)
     assert torch.equal(loss, closure_loss)
-    assert (optimizer.info.accepted, optimizer.info.proposed) == (0, len(calls) - 2)
-    assert optimizer.info.non_finite == (0 if worse == 1e30 else len(calls) - 2)
+    proposed = len(calls) - 2 - len(looks)
+    assert len(looks) == informed  # once: nothing was accepted
+    assert (optimizer.info.accepted, optimizer.info.proposed) == (0, proposed)
+    assert optimizer.info.non_finite == (0 if worse == 1e30 else proposed)
     assert len(calls) > 5
     for part in ("weights", "grads", "masks"):
         assert after[part] == before[part]

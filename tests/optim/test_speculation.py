@@ -12,12 +12,12 @@ from mcmcopt.loss.objective import ClosureObjective, Objective, SpeculativeObjec
 from mcmcopt.optim import sweep
 from mcmcopt.optim.speculation import LIMIT
 from mcmcopt.optim.sweep import Sweep
-from tests.optim.problems import CONFIGS, make, snapshot
+from tests.optim.problems import CONFIGS, INFORMED, make, snapshot
 from tests.optim.scored import Scored, decided, serial_chain, trajectory
 from tests.statistical.planted import replaced
 
 WINDOWS = (2, 5, 16, "auto")
-EACH = pytest.mark.parametrize("config", CONFIGS)
+EACH = pytest.mark.parametrize("config", [config for config in CONFIGS if config not in INFORMED])  # windows of one
 
 
 @EACH

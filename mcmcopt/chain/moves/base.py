@@ -75,9 +75,17 @@ class Move(AnyMove):
 
 
 class InformedMove(AnyMove):
-    """A reversible proposal that uses the gradient of the loss; the way back uses it at the proposed state."""
+    """A reversible proposal that uses the gradient of the loss; the way back uses it at the proposed state.
+
+    With `reuse=True` both use the gradient at the state that the step began with, so that a proposal costs a plain
+    evaluation.  Given that gradient the move is exact; that it is taken anew at each step's first state is not: the
+    kernel then depends on where the chain was.  `n_proposals` is how long one gradient serves.  On three binary weights
+    the total variation to the target is 0.054 with one proposal per step and below 0.02 with four
+    (tests/statistical/test_reused_gradients.py).
+    """
 
     needs_moments = False  # whether it goes by `Layer.moments`
+    reuse = False
 
     @abstractmethod
     def draw(self, layer: Layer, scale: float, rng: np.random.Generator, point: Point) -> Edits | None:

@@ -95,6 +95,7 @@ class InformedSupport(InformedMove):
         saliency: what deaths go by: `"gain"` (locally balanced), `"snip"`, `"obd"`, `"adam"` or `"magnitude"`.
         temperature: τ ≥ 1 of the selection, `"auto"`, or `"rank"` (see `selection`).
         density: the family of a birth's z: `"student_t"` (3 degrees of freedom), `"normal"` or `"laplace"`.
+        reuse: whether the gradient at the step's first state serves all its proposals (see `InformedMove`).
         weight: relative frequency.
     """
 
@@ -107,13 +108,14 @@ class InformedSupport(InformedMove):
         saliency: Saliency = "gain",
         temperature: Temperature = "auto",
         density: BirthDensity = "student_t",
+        reuse: bool = False,
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
         if saliency not in _SALIENCIES:
             raise ValueError(f"saliency must be one of {', '.join(_SALIENCIES)}, got {saliency!r}")
         self.k, self.scope, self.saliency = check_k(k), check_scope(scope), saliency
-        self.temperature, self.density = check_temperature(temperature), density
+        self.temperature, self.density, self.reuse = check_temperature(temperature), density, check_reuse(reuse)
         self.needs_moments = saliency in ("obd", "adam")
         births_from(density, 1.0)  # raises for a family that there is not
 
@@ -189,17 +191,16 @@ class InformedSupport(InformedMove):
         return total
 
     def _options(self) -> str:
-        own = (self.k, self.scope, self.saliency, self.temperature, self.density)
-        return _given(
-            ("k", "scope", "saliency", "temperature", "density"), own, (1, "layer", "gain", "auto", "student_t")
-        )
+        names = ("k", "scope", "saliency", "temperature", "density", "reuse")
+        own = (self.k, self.scope, self.saliency, self.temperature, self.density, self.reuse)
+        return _given(names, own, (1, "layer", "gain", "auto", "student_t", False))
 
 
 class InformedBirthDeath(InformedSupport):
     """k blocks are born or k blocks die, those that the gradient favours more often.
 
     Args:
-        k, scope, saliency, temperature, density, weight: as in `InformedSupport`.
+        k, scope, saliency, temperature, density, reuse, weight: as in `InformedSupport`.
         birth: the probability b of trying births; deaths are tried with d = 1 - b.
     """
 
@@ -213,9 +214,10 @@ class InformedBirthDeath(InformedSupport):
         temperature: Temperature = "auto",
         density: BirthDensity = "student_t",
         birth: float = 0.5,
+        reuse: bool = False,
         weight: float = 1.0,
     ) -> None:
-        super().__init__(k, scope, saliency, temperature, density, weight)
+        super().__init__(k, scope, saliency, temperature, density, reuse, weight)
         self.birth = fraction("birth", birth)
 
     def draw(self, layer: Layer, scale: float, rng: np.random.Generator, point: Point) -> Edits | None:
@@ -282,13 +284,20 @@ class InformedFlip(InformedMove):
         k: entries per move, all different.
         scope: of one `"layer"`, or of all layers of the parameter `"group"`.
         temperature: τ ≥ 1 of the selection, `"auto"`, or `"rank"` (see `selection`).
+        reuse: whether the gradient at the step's first state serves all its proposals (see `InformedMove`).
         weight: relative frequency.
     """
 
     def __init__(
-        self, k: int = 1, scope: Scope = "layer", temperature: Temperature = "auto", weight: float = 1.0
+        self,
+        k: int = 1,
+        scope: Scope = "layer",
+        temperature: Temperature = "auto",
+        reuse: bool = False,
+        weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
+        self.reuse = check_reuse(reuse)
         self.k, self.scope, self.temperature = check_k(k), check_scope(scope), check_temperature(temperature)
         self.labels = (f"informed flip(k={k})",)
 
@@ -318,7 +327,8 @@ class InformedFlip(InformedMove):
         return Candidates(layers, entries, gains, self.k, self.temperature)
 
     def _options(self) -> str:
-        return _given(("k", "scope", "temperature"), (self.k, self.scope, self.temperature), (1, "layer", "auto"))
+        own = (self.k, self.scope, self.temperature, self.reuse)
+        return _given(("k", "scope", "temperature", "reuse"), own, (1, "layer", "auto", False))
 
 
 def deaths(chosen: Sequence[tuple[Layer, int]]) -> Edits:
@@ -331,6 +341,17 @@ def deaths(chosen: Sequence[tuple[Layer, int]]) -> Edits:
         old = present[id(layer)][indices]
         edits.append(Edit(layer, Kind.DEATH, block, indices, old, torch.zeros_like(old)))
     return tuple(edits)
+
+
+def check_reuse(reuse: bool) -> bool:
+    """Return `reuse` if it is True or False.
+
+    Raises:
+        ValueError: naming the value otherwise.
+    """
+    if not isinstance(reuse, bool):
+        raise ValueError(f"reuse must be True or False, got {reuse!r}")
+    return reuse
 
 
 def check_k(k: int) -> int:
