@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
@@ -327,6 +327,7 @@ class Config:
 
 def register() -> None:
     """Put the schemas where the files of conf/ find them."""
+    OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)  # ${times:${density},0.9}
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="schema/optimizer", name="kl_mirror_descent", node=KLMirrorDescent)

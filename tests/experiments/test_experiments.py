@@ -60,10 +60,15 @@ def shorten(cfg, roots):
     elif reader == "digits":
         data.n_train, data.n_validation, data.n_test = 40, 20, 20
     train.epochs, train.steps, train.max_seconds, train.eval_seconds, train.eval_every = None, 2, None, None, 1
+    if train.stream is not None:  # two chunks, and a step after each
+        train.epochs, train.steps, train.stream.steps, train.stream.hindsight_epochs = 1, None, 1, 1
+        train.stream.chunk, train.stream.memory = 20, 30
     if train.batch_size is not None:
         train.batch_size = 10
     if train.growth is not None:
         train.growth.start = 10
+    if train.chain_batch_size is not None:
+        train.chain_batch_size, cfg.optimizer.every = 10, [1, 1]
     if train.pruning is not None and "every" in train.pruning:
         train.pruning.every = 1
     if "n_proposals" in cfg.optimizer:
@@ -87,6 +92,16 @@ def test_two_steps_of_every_experiment(tmp_path, roots, monkeypatch, job):
     assert cfg.name == optimizer  # a method's results lie under the name by which it was asked for
 
 
+def test_settings_for_an_experiment_belong_to_one_and_reach_it():
+    found = {f"{e}_{o}": (e, o) for e in stems("experiment") for o in stems("optimizer")}
+    for name in stems("tuned/experiment"):
+        experiment, optimizer = found[name]
+        cfg = composed(f"experiment={experiment}", f"optimizer={optimizer}")
+        written = OmegaConf.load(ROOT / "conf" / "tuned" / "experiment" / f"{name}.yaml")
+        assert OmegaConf.merge(cfg, written) == cfg
+        assert OmegaConf.merge(composed(f"optimizer={optimizer}"), written) != composed(f"optimizer={optimizer}")
+
+
 @pytest.mark.parametrize(("optimizer", "model"), PAIRS)
 def test_every_optimizer_is_built_for_every_model_that_it_is_tuned_to(optimizer, model):
     config = resolved(composed(f"optimizer={optimizer}", f"model={model}"))
@@ -96,6 +111,10 @@ def test_every_optimizer_is_built_for_every_model_that_it_is_tuned_to(optimizer,
     train = Split(torch.zeros((), dtype=torch.uint8).expand(50_000, *shape), torch.zeros((), dtype=int).expand(50_000))
     training = _training(config, build(config["model"]), Data(train, train, train))
     names = {name for name, _ in training.model.named_parameters()}
-    held = [p for group in training.optimizer.param_groups for p in group["params"]]
-    assert len(held) == len({id(p) for p in held}) == len(names)
+    held = set()
+    for part in getattr(training.optimizer, "optimizers", [training.optimizer]):  # those of a hybrid may share
+        own = [id(p) for group in part.param_groups for p in group["params"]]
+        assert len(own) == len(set(own))
+        held.update(own)
+    assert len(held) == len(names)
     assert training.total_steps > 1

@@ -58,10 +58,11 @@ def test_outputs_of_every_optimizer(short, optimizer, capsys):
     assert summary["weights"] == 2368
     assert float(metrics[-1]["validation_accuracy"]) == summary["validation_accuracy"]
     assert int(metrics[-1]["evaluations"]) == summary["evaluations"] > 0
-    chain = optimizer.startswith("mcmc")
-    assert (summary["gradients"] == 0) == chain
+    assert (summary["gradients"] == 0) == optimizer.startswith("mcmc")
+    chain = optimizer.startswith(("mcmc", "hybrid"))
     assert (metrics[-1]["log_target"] != "") == chain
     assert bool(summary["acceptance"]) == chain
+    assert summary["samples"] + 2 * summary["gradients"] <= summary["forwards"] <= 3 * summary["samples"]
     curve = table(path / "resistance.csv")
     kinds = [("magnitude", "layer"), ("magnitude", "global"), ("random", "layer")]
     assert {(row["criterion"], row["scope"], row["basis"]) for row in curve} == {
