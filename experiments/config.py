@@ -16,7 +16,7 @@ ALLOWED = ("mcmcopt", "torch.optim", "experiments")
 WITHOUT_EFFECT = ("out", "progress", "energy", "logger", "data.root", "data.download")
 """Keys that change nothing in a run's results; all others enter its hash."""
 
-SEEDS = ("seed", "optimizer.seed", "train.pruning.seed", "train.pruning.criterion.seed")
+SEEDS = ("seed", "optimizer.seed", "optimizer.optimizers.seed", "train.pruning.seed", "train.pruning.criterion.seed")
 """Keys that repeat the seed: runs that differ in them alone are one group."""
 
 
@@ -42,12 +42,14 @@ def group_hash(config: dict[str, Any]) -> str:
 
 
 def left(config: dict[str, Any], without: tuple[str, ...] = WITHOUT_EFFECT, prefix: str = "") -> dict[str, Any]:
-    """Return a configuration without some dotted keys."""
-    return {
-        key: left(value, without, f"{prefix}{key}.") if isinstance(value, dict) else value
-        for key, value in config.items()
-        if f"{prefix}{key}" not in without
-    }
+    """Return a configuration without some dotted keys; those of the parts of a list are the list's."""
+
+    def cut(path: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return left(value, without, f"{path}.")
+        return [cut(path, part) for part in value] if isinstance(value, list) else value
+
+    return {key: cut(f"{prefix}{key}", value) for key, value in config.items() if f"{prefix}{key}" not in without}
 
 
 def folder(config: dict[str, Any]) -> Path:
