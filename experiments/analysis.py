@@ -29,6 +29,12 @@ MEASURES = (
 )  # fmt: skip
 """Numbers of summary.json that summary.csv has mean, standard deviation and number of."""
 
+STREAMED = (
+    "stream_loss", "stream_loss_before", "stream_loss_after", "stream_errors_before", "stream_errors_after",
+    "stream_hindsight_loss", "stream_hindsight_errors", "stream_regret",
+)  # fmt: skip
+"""The same of runs on a stream."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -85,6 +91,12 @@ class Run:
     @cached_property
     def resistance(self) -> list[dict[str, str]]:
         return read_csv(self.folder / "resistance.csv")
+
+    @cached_property
+    def stream(self) -> dict[str, np.ndarray]:
+        """The columns of stream.csv; empty for a run on data that do not stream."""
+        path = self.folder / "stream.csv"
+        return columns(read_csv(path)) if path.exists() else {}
 
     @property
     def prunings(self) -> list[tuple[str, str]]:
@@ -234,12 +246,13 @@ def summary_rows(sets: Sequence[Group]) -> list[dict[str, Any]]:
     A mean of no seed and a standard deviation of one are None, never 0.
     """
     rows = []
+    streamed = any("stream_loss" in run.summary for group in sets for run in group.runs)
     for group in sets:
         first = group.runs[0]
         row = {"label": group.label, "data": first.data, "model": first.model, "name": first.name}
         row |= {"group": first.group[:6], "n_seeds": len(group.runs), "seeds": " ".join(map(str, group.seeds))}
         row["weights"] = first.summary["weights"]
-        for measure in MEASURES:
+        for measure in (*MEASURES, *(STREAMED if streamed else ())):
             values = group.values(measure)
             values = values[np.isfinite(values)]
             row[f"{measure}_mean"] = float(values.mean()) if len(values) else None

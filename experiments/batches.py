@@ -50,6 +50,11 @@ class Batches:
         """Whether the next batch taken is another one than the last."""
         return self.size is not None and self.taken == 0
 
+    @property
+    def arrival(self) -> slice | None:
+        """What arrives before the next batch, where data arrive while a run goes on (experiments.stream)."""
+        return None
+
     def take(self) -> Tensor | slice:
         """Return the indices of the next batch, the same object each time that it is repeated."""
         if self.epoch_done:

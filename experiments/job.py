@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import time
 import traceback
@@ -18,17 +19,20 @@ from torch import nn
 
 from experiments import device, outcome, record
 from experiments.batches import Batches
+from experiments.binary import keep_binary, make_binary
 from experiments.config import build, folder, long_hash, resolved
 from experiments.data import Data
 from experiments.energy import NOT_MEASURED, Energy
 from experiments.growth import Growth
 from experiments.loggers import Log
-from experiments.models import binarize
 from experiments.optimizers import make_optimizer
 from experiments.stop import SIGNALS, STEP, Stop
+from experiments.stream import StreamBatches, changed, chosen, totals, with_hindsight
 from experiments.terminal import Reporter, closing_table, say
 from experiments.train import Training
-from mcmcopt.optim.greedy_mcmc import GreedyMCMC
+
+CHAIN_ORDER = 1_000_000
+"""Added to the seed for the batches of a hybrid's chain, whose order must not be that of the gradient steps."""
 
 
 class InterruptedRunError(Exception):
@@ -113,6 +117,7 @@ def reason(error: Exception) -> str:
 
 def _work(config: dict[str, Any], path: Path, label: str, stop: Stop, log: Log) -> dict[str, Any]:
     protocol = outcome.Protocol(**config["resistance"])  # refused now, not after hours of training
+    stream = chosen(config["train"])
     place = device.chosen(config["device"])
     with Energy(config["energy"], path / "energy.jsonl") as energy:
         environment = record.environment(config["threads"]) | {"device": device.described(place)}
@@ -122,7 +127,10 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop, log: Log) 
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config["seed"])
                 model: nn.Module = build(config["model"])
+            if stream is not None:
+                data = changed(data, stream)
             data, model = device.moved(data, place), model.to(place)  # before the optimizer takes hold of parameters
+            initial = None if stream is None else copy.deepcopy(model)
             training = _training(config, model, data)
         refresh = f"the next refresh (every {training.refresh_steps} steps: train.refresh_steps)"
         stop.after = refresh if training.incremental else STEP
@@ -131,7 +139,12 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop, log: Log) 
         with energy.window("prune"):
             curve = outcome.resistance(model, data, config["seed"], protocol)
         record.write_csv(path / "resistance.csv", record.RESISTANCE, curve)
-        summary = outcome.summary(config, training, data, curve, path, energy) | {"reference_seconds": reference}
+        told: dict[str, Any] = {"reference_seconds": reference}
+        if stream is not None and initial is not None:
+            rows = with_hindsight(training.arrivals, initial, data.train, stream, config["seed"])
+            record.write_csv(path / "stream.csv", record.STREAM, rows)
+            told |= totals(rows)
+        summary = outcome.summary(config, training, data, curve, path, energy) | told
     record.write_json(path / "summary.json", summary)
     return summary
 
@@ -201,9 +214,10 @@ def _train(
 def _training(config: dict[str, Any], model: nn.Module, data: Data) -> Training:
     n, settings = len(data.train), {k: v for k, v in config["train"].items() if not k.startswith("eval_")}
     size, growth, repeats = (settings.pop(name) for name in ("batch_size", "growth", "steps_per_batch"))
-    pruning, binary = settings.pop("pruning"), settings.pop("binary")
-    if binary is not None:
-        binarize(model, binary)
+    pruning, binary, chain_size = (settings.pop(name) for name in ("pruning", "binary", "chain_batch_size"))
+    stream = chosen(config["train"])
+    del settings["stream"]
+    make_binary(model, binary)
     settings["pruning"] = None if pruning is None else build(pruning)
     name = "train.batch_size"
     if growth is not None:
@@ -212,9 +226,13 @@ def _training(config: dict[str, Any], model: nn.Module, data: Data) -> Training:
         growth = Growth(**growth)
         size, name = None if growth.start == n else growth.start, "train.growth.start"
     batches = Batches(n, size, config["seed"], repeats, name)
+    if stream is not None:
+        batches = StreamBatches(stream, n, size, config["seed"])
     optimizer = make_optimizer(config["optimizer"], model)
-    if binary is not None and not isinstance(optimizer, GreedyMCMC):
-        raise ValueError(f"train.binary={binary} is for chains, whose sign flips keep weights binary: leave it null")
+    keep_binary(optimizer, model, binary)
+    settings["chain_batches"] = None
+    if chain_size is not None:
+        settings["chain_batches"] = Batches(n, chain_size, CHAIN_ORDER + config["seed"], name="train.chain_batch_size")
     return Training(model, optimizer, data.train, batches, growth=growth, **settings)
 
 

@@ -18,6 +18,7 @@ from experiments.tables import (
     DIFFERENCE_HEADINGS,
     FINETUNED,
     PRUNED,
+    STREAMED,
     TRAINING,
     Column,
     cells,
@@ -60,6 +61,10 @@ PRUNING = (
 DIFFERENCES = (
     "Paired by seed: both runs of a pair have the same split, initial weights and batch order. Positive: better than "
     "the baseline. The intervals are each of 95 %, not corrected for their number."
+)
+STREAM = (
+    "Mean ± standard deviation over seeds, of the whole stream. Loss and errors are those of each sample before it was "
+    "learnt from; the fixed network has been trained on all of them."
 )
 MIXING = (
     "Effective sample size and rank-normalised split R-hat of the second half of each trace, its rows as draws. R-hat "
@@ -128,6 +133,8 @@ def _part(part: Part, baselines: Sequence[str], h: str) -> list[str]:
             f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>",
         ]
         has_values = any(row[f"{column.measure}_n"] for row in part.rows for column in FINETUNED)
+        if picture.name == f"{prefix}regret":
+            body += [measures(STREAMED, "stream"), f"<p>{STREAM}</p>"]
         if picture.name == f"{prefix}finetuned" and has_values:
             body += [measures(FINETUNED, "after-finetuning"), "<p>Mean ± standard deviation over seeds.</p>"]
     if table := mixing(part.section.groups):

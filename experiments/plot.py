@@ -50,10 +50,10 @@ def plot(
     parts = []
     for section in sections:
         rows, differences = analysis.summary_rows(section.groups), paired_differences(section.groups, baselines)
-        parts.append(page.Part(section, rows, differences, pictures(section)))
+        parts.append(page.Part(section, rows, differences, pictures(section, baselines)))
     out.mkdir(parents=True, exist_ok=True)
     rows = [row for part in parts for row in part.rows]
-    write_csv(out / "summary.csv", list(rows[0]), rows)
+    write_csv(out / "summary.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
     apart = [{"section": part.section.title, **asdict(d)} for part in parts for d in part.differences]
     write_csv(out / "differences.csv", ("section", "label", "baseline", "measure", "n", "mean", "half_width"), apart)
     for picture in (picture for part in parts for picture in part.pictures):
@@ -79,7 +79,8 @@ def _print(part: Part) -> None:
     table.add_column("")
     for row in part.rows:
         table.add_column(row["label"], justify="right")
-    columns = (*tables.TRAINING, *tables.PRUNED, *tables.FINETUNED)
+    streamed = tables.STREAMED if "stream_loss_n" in part.rows[0] else ()
+    columns = (*tables.TRAINING, *streamed, *tables.PRUNED, *tables.FINETUNED)
     cells = [tables.cells(row, columns, joules=True)[1:] for row in part.rows]
     for heading, *values in zip(tables.headings(columns, joules=True)[1:], *cells, strict=True):
         table.add_row(heading, *values)

@@ -48,6 +48,15 @@ FINETUNED = (
     Column("95 % pruned and fine-tuned", "test_accuracy_finetuned_at_95", 100, 2),
     Column("98 % pruned and fine-tuned", "test_accuracy_finetuned_at_98", 100, 2),
 )
+STREAMED = (
+    Column("loss before the change, nats", "stream_loss_before", 1, 1),
+    Column("after it", "stream_loss_after", 1, 1),
+    Column("errors before", "stream_errors_before", 1, 1),
+    Column("errors after", "stream_errors_after", 1, 1),
+    Column("fixed network: loss, nats", "stream_hindsight_loss", 1, 1),
+    Column("fixed network: errors", "stream_hindsight_errors", 1, 1),
+    Column("regret, nats", "stream_regret", 1, 1),
+)
 COMPARED = (
     Column("area, all", "area_all", 1, 3),
     Column("area, remaining", "area_remaining", 1, 3),
