@@ -117,7 +117,7 @@ def test_beside_a_chain_that_holds_all_and_does_nothing_gradient_steps_are_as_ev
 
 @EACH
 def test_what_a_chain_leaves_out_stays_zero_and_what_it_lets_in_starts_without_momentum(name):
-    model, optimizer, closure = make(name)
+    _, optimizer, closure = make(name)
     (part,) = optimizer.chains
     shared = [p for g in part.param_groups for p in g["params"] if p.dim() >= 2]
     masks = {p: part.mask(p) for p in shared}
@@ -249,7 +249,7 @@ def test_a_closure_in_the_place_of_an_objective_leaves_gradients_as_they_are():
 def test_groups_are_added_to_the_part_that_they_name():
     model, optimizer, closure = make("disjoint")
     extra = nn.Parameter(torch.ones(2, 2))
-    with pytest.raises(ValueError, match="must say \"part\""):
+    with pytest.raises(ValueError, match='must say "part"'):
         optimizer.add_param_group({"params": [extra]})
     with pytest.raises(ValueError, match="another part"):
         optimizer.add_param_group({"params": [model.temperature], "part": 0})

@@ -49,8 +49,8 @@ def step_kernel(n, temperature, reuse):
     return np.array(rows)
 
 
-def law(P):
-    values, vectors = np.linalg.eig(P.T)
+def law(transitions):
+    values, vectors = np.linalg.eig(transitions.T)
     vector = np.real(vectors[:, np.argmax(np.real(values))])
     return vector / vector.sum()
 
@@ -72,7 +72,7 @@ def worst_z(n, temperature, reuse, claimed, steps=6000):
     codes = [0]
     for _ in range(steps):
         chain.step(lambda: torch.log1p(torch.exp(-t * (x @ param[0]))).mean())
-        codes.append(int(((param.detach().numpy()[0] < 0) @ np.array([1, 2, 4]))))
+        codes.append(int((param.detach().numpy()[0] < 0) @ np.array([1, 2, 4])))
     counts = np.zeros((8, 8))
     for a, b in itertools.pairwise(codes):
         counts[a, b] += 1

@@ -302,7 +302,7 @@ class InformedFlip(InformedMove):
         self.labels = (f"informed flip(k={k})",)
 
     def draw(self, layer: Layer, scale: float, rng: np.random.Generator, point: Point) -> Edits | None:
-        """Return k walk edits of one entry each, or None where fewer are active; `scale` plays no part."""
+        """Return k walk edits of one entry each, or None where fewer have a sign; `scale` plays no part."""
         candidates = self._candidates(layer, point)
         if len(candidates) < self.k:
             return None
@@ -320,8 +320,9 @@ class InformedFlip(InformedMove):
     def _candidates(self, layer: Layer, point: Point) -> Candidates:
         layers, entries, gains = within(layer, self.scope), [], []
         for other in layers:
-            own = point.active_entries(other).numpy().nonzero()[0]
-            gain = 2 * point.lam * point.values(other) * point.gradient(other)
+            values = point.values(other)
+            own = (point.active_entries(other) & (values != 0)).numpy().nonzero()[0]  # a zero has no sign to flip
+            gain = 2 * point.lam * values * point.gradient(other)
             entries.append(own)
             gains.append(gain.numpy()[own])
         return Candidates(layers, entries, gains, self.k, self.temperature)

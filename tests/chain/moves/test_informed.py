@@ -302,3 +302,14 @@ def test_bad_options_are_refused_by_name_and_value(make, name, values):
         with pytest.raises(ValueError, match=f"^{name} must") as caught:
             make(**{name: value})
         assert repr(value) in str(caught.value)
+
+
+def test_a_flip_leaves_out_what_has_no_sign():
+    layer = make_layer((2, 3), dense=True)
+    layer.param.view(-1)[[0, 4]] = 0.0
+    point = Point(3.0, {layer.param: torch.ones_like(layer.param)})
+    seen = {
+        e.block for seed in range(40) for e in InformedFlip(k=2).draw(layer, 1.0, np.random.default_rng(seed), point)
+    }
+    assert seen == {1, 2, 3, 5}
+    assert InformedFlip(k=5).draw(layer, 1.0, np.random.default_rng(0), point) is None
