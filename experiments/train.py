@@ -98,7 +98,7 @@ class Training:
             raise ValueError(f'train.decay must be "constant" or "cosine", got {self.decay!r}')
         if self.max_seconds is not None and (self.pruning is not None or self.decay != "constant"):
             raise ValueError("train.pruning and train.decay count in steps of a known number: no train.max_seconds")
-        if not self.alone and (self.incremental or self.growth is not None):
+        if (self.incremental and self.chain is None) or (self.growth is not None and not self.alone):
             raise ValueError("train.incremental and train.growth are for chains: leave them false and null")
         if self.refresh_steps < 1:
             raise ValueError(f"train.refresh_steps must be at least 1, got {self.refresh_steps}")
@@ -309,7 +309,11 @@ class Training:
             self.model.eval()
             return loss()
 
-        hybrid.step(closure, objective)
+        if self._objective is None:
+            hybrid.step(closure, objective)
+        else:  # traced in one mode: the gradient step before the chain's turn is made in it as well
+            self.model.eval()
+            hybrid.step(closure, self._loss(x, y))
         self.model.train()
         for chain in chains:
             self._counted(chain.info, len(y))

@@ -79,6 +79,9 @@ class KLMirrorDescent(Optimizer):
             Bernoulli.
     """
 
+    needs_closure = True
+    """It calls the closure itself, once per sample: `Hybrid` asks."""
+
     def __init__(
         self,
         params: ParamsT,

@@ -28,6 +28,13 @@ SHORT = {
     "bop": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),
     "hybrid": ("train.epochs=3", "train.batch_size=600", "optimizer.every=[1,2]", "train.eval_every=1"),
     "hybrid_sparse": ("train.epochs=3", "train.batch_size=600", "optimizer.every=[1,2]", "train.eval_every=1"),
+    "hybrid_flips": (
+        "train.epochs=3",
+        "train.batch_size=600",
+        "optimizer.every=[1,2]",
+        "train.refresh_steps=1",
+        "train.eval_every=1",
+    ),
     "hybrid_dense": ("train.epochs=3", "train.batch_size=600", "optimizer.every=[1,2]", "train.eval_every=1"),
     "sgd": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),
     "sgd_plain": ("train.epochs=2", "train.batch_size=600", "train.eval_every=1"),

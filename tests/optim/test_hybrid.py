@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from mcmcopt import GreedyMCMC, Hybrid, InformedBirthDeath, InformedSwap, RandomWalk, SpikeSlab
+from mcmcopt import GreedyMCMC, Hybrid, InformedBirthDeath, InformedSwap, KLMirrorDescent, RandomWalk, SpikeSlab
 from tests.optim.problems import bits, make_closure, make_model
 
 JUMPS = (InformedBirthDeath(k=2, saliency="obd"), InformedSwap(), RandomWalk(k=2))
@@ -291,6 +291,25 @@ def test_the_state_of_other_parts_changes_nothing():
     with pytest.raises(ValueError, match="prior"):
         optimizer.load_state_dict(saved)
     assert state(model, optimizer) == before
+
+
+def test_a_part_that_calls_the_closure_itself_gets_it():
+    model = make_model()
+    law = KLMirrorDescent(model.first.parameters(), lam=50.0, lr=5.0, prior=SpikeSlab(0.5), samples=2)
+    optimizer = Hybrid([law, chain(model.second.parameters())])
+    inner, calls = make_closure(model, backward=True), []
+
+    def closure():
+        calls.append(1)
+        optimizer.zero_grad()
+        return inner()
+
+    scored = make_closure(model, per_sample=True)
+    before = law.kl()
+    for _ in range(3):
+        assert float(optimizer.step(closure, scored)) > 0
+    assert len(calls) == 6
+    assert float(law.kl()) != float(before)
 
 
 def test_frozen_parameters_stay_and_an_exception_in_the_closure_passes():
