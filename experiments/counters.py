@@ -50,21 +50,24 @@ class Tallies:
     """Proposals by layer and move since the last row of layers.csv."""
 
     layers: dict[str, dict[str, Tally]] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Active entries and all entries of each layer, after the chain's last step."""
 
     def add(self, info: StepInfo) -> None:
         """Count a chain's step."""
         for name, layer in info.layers.items():
+            self.sizes[name] = layer.active_entries, layer.size
             moves = self.layers.setdefault(name, {})
             for move, done in layer.moves.items():
                 tally = moves.setdefault(move, Tally())
                 tally.proposed += done.proposed
                 tally.accepted += done.accepted
 
-    def rows(self, info: StepInfo, step: int) -> list[dict[str, Any]]:
+    def rows(self, step: int) -> list[dict[str, Any]]:
         """Return the rows of layers.csv since the last call."""
         rows = []
-        for name, layer in info.layers.items():
-            size = {"step": step, "layer": name, "active": layer.active_entries, "size": layer.size}
+        for name, (active, entries) in self.sizes.items():
+            size = {"step": step, "layer": name, "active": active, "size": entries}
             rows += [
                 {
                     **size,
@@ -81,8 +84,10 @@ class Tallies:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the numbers."""
-        return {name: {move: asdict(tally) for move, tally in moves.items()} for name, moves in self.layers.items()}
+        layers = {name: {move: asdict(tally) for move, tally in moves.items()} for name, moves in self.layers.items()}
+        return {"layers": layers, "sizes": {name: list(pair) for name, pair in self.sizes.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with saved numbers."""
-        self.layers = {name: {move: Tally(**t) for move, t in moves.items()} for name, moves in state.items()}
+        self.layers = {name: {m: Tally(**t) for m, t in moves.items()} for name, moves in state["layers"].items()}
+        self.sizes = {name: (active, entries) for name, (active, entries) in state["sizes"].items()}

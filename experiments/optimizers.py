@@ -23,6 +23,10 @@ def make_optimizer(node: dict[str, Any], model: nn.Module) -> Optimizer:
     """
     if "optimizers" in node:
         parts = [make_optimizer(part, model) for part in node["optimizers"]]
+        held = {id(p) for part in parts for group in part.param_groups for p in group["params"]}
+        left = [name for name, param in model.named_parameters() if param.requires_grad and id(param) not in held]
+        if left:
+            raise ValueError(f"optimizer.optimizers: no part holds {', '.join(left)}; see their `only`")
         settings = {key: value for key, value in node.items() if key != "optimizers"}
         hybrid: Optimizer = build(settings, parts)
         return hybrid

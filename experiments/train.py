@@ -88,6 +88,8 @@ class Training:
                 "train.pruning and train.decay are for gradient methods: a chain's zeros come from its prior, its "
                 "proposal scales adapt. Leave them null and constant"
             )
+        if isinstance(self.optimizer, Hybrid) and (len(self.optimizer.chains) > 1 or not self._gradient_groups()):
+            raise ValueError("optimizer.optimizers must have a gradient method and at most one chain")
         if self.chain_batches is not None and (self.alone or self.chain is None):
             raise ValueError("train.chain_batch_size is for hybrids of a chain and a gradient method: leave it null")
         if not 0 <= self.density_power < math.inf or (self.density_power and self.alone):
@@ -170,13 +172,13 @@ class Training:
 
     def layer_rows(self) -> list[dict[str, Any]]:
         """Return the rows of layers.csv since the last call: by layer and move, for gradients by layer."""
-        step, info = self.counters.step, None if self.chain is None else self.chain.info
-        if info is None:
+        step = self.counters.step
+        if not self.tallies.sizes:
             return [
                 {"step": step, "layer": name, "active": int(w.detach().count_nonzero()), "size": w.numel()}
                 for name, w in weights(self.model).items()
             ]
-        return self.tallies.rows(info, step)
+        return self.tallies.rows(step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that continues the run bit for bit: tensors, numbers and strings."""
@@ -274,7 +276,7 @@ class Training:
             factor = 0.5 * (1 + math.cos(math.pi * self.counters.step / self.total_steps))
         if self.density_power:
             factor *= (max(nonzero(self.model), 1) / count(self.model)) ** -self.density_power
-        if factor != 1.0:
+        if self.density_power or self.decay != "constant":
             for group, rate in zip(self._gradient_groups(), self._rates, strict=True):
                 group["lr"] = rate * factor
 
@@ -303,13 +305,13 @@ class Training:
         if self.chain_batches is not None:
             index = self.chain_batches.take()
             x, y = self.split.x[index], self.split.y[index]
-        loss = self._loss(x, y)
-
-        def objective() -> Tensor:
-            self.model.eval()
-            return loss()
-
         if self._objective is None:
+            loss = self._loss(x, y)
+
+            def objective() -> Tensor:
+                self.model.eval()
+                return loss()
+
             hybrid.step(closure, objective)
         else:  # traced in one mode: the gradient step before the chain's turn is made in it as well
             self.model.eval()

@@ -46,7 +46,7 @@ class Inclusion(ABC):
         return self
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={_shown(value)}' for name, value in vars(self).items())})"
 
 
 class Bernoulli(Inclusion):
@@ -202,6 +202,11 @@ class SoftCap(Inclusion):
     def _over(self, k: int, size: int) -> float:
         """Return the number of blocks above the cap."""
         return max(0.0, k - self._share * size)
+
+
+def _shown(value: object) -> str:
+    """Return a value's repr; of a plain function its name, for an address would differ in every process."""
+    return str(getattr(value, "__qualname__", None) or repr(value))
 
 
 def _pattern_weight(k: int, size: int) -> float:

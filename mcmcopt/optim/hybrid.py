@@ -30,9 +30,12 @@ class Hybrid(Optimizer):
     """Steps several optimizers by one closure.
 
     Args:
-        optimizers: the parts, stepped in this order.  A chain (`GreedyMCMC`) may share parameters with the others;
-            two chains, or two other parts, may not.
-        every: of each part, the number of steps between two of its turns; default 1 for all.
+        optimizers: the parts, stepped in this order: gradient methods (those that call the closure themselves last),
+            then chains.  A chain (`GreedyMCMC`) may share parameters with a gradient method; two chains, or two other
+            parts, may not, nor may a part that computes weights from a state of its own (`KLMirrorDescent`, a
+            potential with a dual variable).
+        every: of each part, the number of steps between two of its turns; default 1 for all.  A chain's schedules (of
+            λ, of a cap) count its turns.
 
     `param_groups` are those of all parts, so that schedulers see them; a group keeps its own settings.  A new one is
     added with `add_param_group({"params": …, "part": number})`.
@@ -57,6 +60,7 @@ class Hybrid(Optimizer):
         )
         super().__init__([{"params": params}], {})
         self._check_shared()
+        self._check_owned()
         self._gather()
         self.param_groups[0].setdefault(STEP, 0)
 
@@ -103,9 +107,10 @@ class Hybrid(Optimizer):
             for param, mask in held:
                 if param.grad is not None:
                     param.grad.mul_(mask)
-            for part in gradient:
-                if getattr(part, "needs_closure", False):
-                    loss = part.step(closure)  # type: ignore[arg-type]
+            for part in sorted(gradient, key=lambda p: bool(getattr(p, "needs_closure", False))):
+                if getattr(part, "needs_closure", False):  # last, because its own evaluations overwrite `.grad`
+                    own = part.step(closure)  # type: ignore[arg-type]
+                    loss = own if loss is None else loss
                 else:
                     part.step()
             for param, mask in held:
@@ -149,7 +154,14 @@ class Hybrid(Optimizer):
         if any(id(p) in given for other in others for g in other.param_groups for p in g["params"]):
             raise ValueError("a parameter of the new group belongs to another part of the same kind already")
         chosen.add_param_group(group)
-        self._gather()
+        try:
+            self._check_owned()
+        except ValueError:
+            for param in chosen.param_groups.pop()["params"]:
+                chosen.state.pop(param, None)
+            raise
+        finally:
+            self._gather()
 
     def state_dict(self) -> dict[str, Any]:
         """Return one state dict of torch's usual form; parameters that two parts hold have two entries."""
@@ -174,13 +186,13 @@ class Hybrid(Optimizer):
         """Give each part its share of a saved state.
 
         Raises:
-            ValueError: before anything is changed, if the groups are not those of these parts in this order.
+            ValueError: if the groups have other sizes, or a part refuses its share; nothing is changed then.
         """
         state_dict = dict(state_dict)
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             replaced = hook(self, state_dict)
             state_dict = state_dict if replaced is None else replaced
-        saved, offset, shares = list(state_dict["param_groups"]), 0, []
+        saved, shares = list(state_dict["param_groups"]), []
         sizes = [[len(g["params"]) for g in part.param_groups] for part in self.optimizers]
         if [len(g["params"]) for g in saved] != [n for own in sizes for n in own]:
             raise ValueError(
@@ -194,7 +206,6 @@ class Hybrid(Optimizer):
             entries = {number[key]: entry for key, entry in state_dict["state"].items() if key in number}
             groups = [{**g, "params": [number[key] for key in g["params"]]} for g in groups]
             shares.append({"state": entries, "param_groups": groups})
-            offset += sum(own)
         before = [part.state_dict() for part in self.optimizers]
         try:
             for part, share in zip(self.optimizers, shares, strict=True):
@@ -237,6 +248,18 @@ class Hybrid(Optimizer):
                         kind = "chains" if chains else "parts that are no chains"
                         raise ValueError(f"part {number} holds parameters of an earlier one: two {kind} may not share")
                     seen |= own
+
+    def _check_owned(self) -> None:
+        held = {id(p) for chain in self.chains for group in chain.param_groups for p in group["params"]}
+        for number, part in enumerate(self.optimizers):
+            if isinstance(part, GreedyMCMC):
+                continue
+            own = [p for group in part.param_groups for p in group["params"] if id(p) in held]
+            if own and (getattr(part, "needs_closure", False) or any("dual" in part.state.get(p, {}) for p in own)):
+                raise ValueError(
+                    f"part {number}, {type(part).__name__}, computes weights from a state of its own: no chain may "
+                    "share them. Give the chain other parameters"
+                )
 
     def _held(self, parts: Sequence[Optimizer]) -> list[tuple[Tensor, Tensor]]:
         """Return the parameters of these parts that a chain keeps sparse, with their masks."""

@@ -237,7 +237,7 @@ class Sweep:
     def _look_around(self) -> None:
         """Let the running moments see the gradient that the step starts from, where a move goes by them."""
         for turn in self._turns:
-            if turn.adapt and turn.kernel.layer.moments is not None:
+            if turn.adapt and turn.kernel.informed and turn.kernel.layer.moments is not None:
                 turn.kernel.layer.moments.see(self._present_slope()[turn.kernel.layer.param])
 
     def _present_slope(self) -> Mapping[Tensor, Tensor]:

@@ -10,7 +10,17 @@ from torch import nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from mcmcopt import GreedyMCMC, Hybrid, InformedBirthDeath, InformedSwap, KLMirrorDescent, RandomWalk, SpikeSlab
+from mcmcopt import (
+    ElasticNet,
+    GreedyMCMC,
+    Hybrid,
+    InformedBirthDeath,
+    InformedSwap,
+    KLMirrorDescent,
+    MirrorDescent,
+    RandomWalk,
+    SpikeSlab,
+)
 from tests.optim.problems import bits, make_closure, make_model
 
 JUMPS = (InformedBirthDeath(k=2, saliency="obd"), InformedSwap(), RandomWalk(k=2))
@@ -310,6 +320,49 @@ def test_a_part_that_calls_the_closure_itself_gets_it():
         assert float(optimizer.step(closure, scored)) > 0
     assert len(calls) == 6
     assert float(law.kl()) != float(before)
+
+
+def test_gradient_methods_step_on_the_one_gradient_whatever_the_order():
+    runs = []
+    for order in (1, -1):
+        model = make_model()
+        law = KLMirrorDescent(model.first.parameters(), lam=50.0, lr=5.0, prior=SpikeSlab(0.5), samples=2)
+        parts = [law, sgd(model.second.parameters())][::order]
+        optimizer = Hybrid(parts)
+        inner = make_closure(model, backward=True)
+
+        def closure(optimizer=optimizer, inner=inner):
+            optimizer.zero_grad()
+            return inner()
+
+        run(optimizer, closure, 3)
+        runs.append(content(dict(model.state_dict())))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("kind", ["law", "dual"])
+def test_weights_that_a_part_computes_from_its_own_state_are_not_shared(kind):
+    model = make_model()
+    if kind == "law":
+        part = KLMirrorDescent(model.first.parameters(), lam=50.0, lr=5.0, prior=SpikeSlab(0.5))
+    else:
+        part = MirrorDescent(model.first.parameters(), lr=0.1, potential=ElasticNet(mu=0.01))
+    with pytest.raises(ValueError, match="from a state of its own"):
+        Hybrid([part, chain([model.first.weight])])
+    optimizer = Hybrid([part, chain([model.second.weight])])
+    before = content(optimizer.state_dict())
+    with pytest.raises(ValueError, match="from a state of its own"):
+        optimizer.add_param_group({"params": [model.first.weight], "part": 1, "lam": 1.0})
+    assert content(optimizer.state_dict()) == before
+
+
+def test_moments_of_layers_that_no_informed_move_reaches_are_left_alone():
+    model = make_model()
+    model.first.weight.requires_grad_(False)
+    moves = (InformedBirthDeath(saliency="obd"), RandomWalk(k=1))
+    part = GreedyMCMC(model.first.parameters(), 30.0, prior=SpikeSlab(0.5), moves=moves, n_proposals=5)
+    part.step(make_closure(model))
+    assert part.info.gradients == 0
 
 
 def test_frozen_parameters_stay_and_an_exception_in_the_closure_passes():
