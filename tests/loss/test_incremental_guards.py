@@ -399,7 +399,7 @@ def test_an_exception_in_a_dense_operation_puts_the_parameters_back():
     class Fragile(nn.Module):
         def __init__(self):
             super().__init__()
-            self.w = P(3)
+            self.w = P(1, 3)  # not one number per channel, for which there is a rule
 
         def forward(self, x):
             return x * self.w
