@@ -8,12 +8,10 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcmcopt.files import replacing
 from mcmcopt.energy.report import Report
+from mcmcopt.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

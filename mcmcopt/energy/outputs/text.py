@@ -9,8 +9,8 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from mcmcopt.energy.sample import DISJOINT
 from mcmcopt.energy.report import Attribution, Reading, Report, WindowTotal
+from mcmcopt.energy.sample import DISJOINT
 
 WIDTH = 100
 DIGITS = 3
