@@ -33,13 +33,13 @@ def portable(state_dict: dict[str, Any]) -> dict[str, Any]:
     return {**state_dict, "state": state, "param_groups": groups}
 
 
-def check_same_chain(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
-    """Raise ValueError, naming both, if saved groups differ in their sizes, prior, moves or blocks."""
+def check_same(groups: list[dict[str, Any]], saved: list[dict[str, Any]], objects: tuple[str, ...] = OBJECTS) -> None:
+    """Raise ValueError, naming both, if saved groups differ in their sizes or in one of these settings."""
     sizes, others = ([len(group["params"]) for group in each] for each in (groups, saved))
     if sizes != others:
         raise ValueError(f"the saved state has parameter groups of sizes {others}, this optimizer of sizes {sizes}")
     for number, (group, other) in enumerate(zip(groups, saved, strict=True)):
-        for key in OBJECTS:
+        for key in objects:
             if repr(group[key]) != other.get(key):
                 raise ValueError(
                     f"the saved state of parameter group {number} has {key}={other.get(key)}, this optimizer has "

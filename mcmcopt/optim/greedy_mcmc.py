@@ -226,7 +226,7 @@ class GreedyMCMC(Optimizer):
         """
 
         def last_look(_: Optimizer, final: dict[str, Any]) -> None:
-            checkpoint.check_same_chain(self.param_groups, final["param_groups"])
+            checkpoint.check_same(self.param_groups, final["param_groups"])
             self._restored = checkpoint.exact_state(self.param_groups, final, self.state)
 
         # Registered last, it sees what other hooks leave, and what torch is about to cast to other dtypes.

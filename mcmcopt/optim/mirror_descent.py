@@ -155,7 +155,7 @@ class MirrorDescent(Optimizer):
         """
 
         def last_look(_: Optimizer, final: dict[str, Any]) -> None:
-            _check_same(self.param_groups, final["param_groups"])
+            checkpoint.check_same(self.param_groups, final["param_groups"], ("potential",))
             self._restored = checkpoint.exact_state(self.param_groups, final, self.state)
 
         # Registered last, it sees what other hooks leave, and what torch is about to cast to other dtypes.
@@ -230,19 +230,6 @@ def _check_group(group: dict[str, Any]) -> None:
     for param in group["params"]:
         if not param.is_floating_point():
             raise TypeError(f"params must be real, got a parameter of {param.dtype} and shape {tuple(param.shape)}")
-
-
-def _check_same(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
-    """Raise ValueError, naming both, if saved groups differ in their sizes or potentials."""
-    sizes, others = ([len(group["params"]) for group in each] for each in (groups, saved))
-    if sizes != others:
-        raise ValueError(f"the saved state has parameter groups of sizes {others}, this optimizer of sizes {sizes}")
-    for number, (group, other) in enumerate(zip(groups, saved, strict=True)):
-        if repr(group["potential"]) != other.get("potential"):
-            raise ValueError(
-                f"the saved state of parameter group {number} has potential={other.get('potential')}, this optimizer "
-                f"has potential={group['potential']!r}: construct it with the same one"
-            )
 
 
 def _initial_state(param: Tensor, name: str, group: dict[str, Any], number: int) -> dict[str, Tensor]:
