@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from experiments.data import Split
 
 EVERYTHING = slice(None)
 """The full batch; one object, so that who takes it twice sees that nothing has changed."""
@@ -97,3 +100,24 @@ class Batches:
     def _draw(self) -> None:
         if self.size is not None:
             self._order = list(torch.randperm(self.n, generator=self.generator).split(self.size))
+
+
+class Draws:
+    """Batches by number, in passes of random order of their own: what pruning criteria are computed on.
+
+    Args:
+        split: of which samples are drawn.
+        seed: of the orders.
+    """
+
+    def __init__(self, split: Split, seed: int) -> None:
+        self.split, self.seed = split, seed
+
+    def __call__(self, number: int, size: int) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of a batch, all if there are no more; batches of one pass have none in common."""
+        n = len(self.split)
+        size = min(size, n)
+        run, place = divmod(number, n // size)
+        order = torch.from_numpy(np.random.default_rng((self.seed, run)).permutation(n))
+        index = order[place * size : (place + 1) * size].to(self.split.x.device)
+        return self.split.x[index], self.split.y[index]

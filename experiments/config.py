@@ -16,7 +16,15 @@ ALLOWED = ("mcmcopt", "torch.optim", "experiments")
 WITHOUT_EFFECT = ("out", "progress", "energy", "logger", "data.root", "data.download")
 """Keys that change nothing in a run's results; all others enter its hash."""
 
-SEEDS = ("seed", "optimizer.seed", "optimizer.optimizers.seed", "train.pruning.seed", "train.pruning.criterion.seed")
+SEEDS = (
+    "seed",
+    "optimizer.seed",
+    "optimizer.optimizers.seed",
+    "train.pruning.seed",
+    "train.pruning.shuffle",
+    "train.pruning.criterion.seed",
+    "train.pruning.criterion.sampler.seed",
+)
 """Keys that repeat the seed: runs that differ in them alone are one group."""
 
 

@@ -20,6 +20,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def first(self, n: int | None) -> Split:
+        """Return the first n samples, or all."""
+        return self if n is None else Split(self.x[:n], self.y[:n])
+
 
 @dataclass(frozen=True)
 class Data:

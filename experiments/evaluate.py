@@ -21,10 +21,10 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split) -> Score:
+def evaluate(model: nn.Module, split: Split, bfloat16: bool = False) -> Score:
     """Return a model's accuracy and loss on a part of the data, in eval mode; the mode is put back.
 
-    Of an empty part both are nan.
+    Of an empty part both are nan.  With `bfloat16`, products are computed in it.
     """
     if not len(split):
         return Score(math.nan, math.nan)
@@ -32,7 +32,8 @@ def evaluate(model: nn.Module, split: Split) -> Score:
     model.eval()
     correct, loss = 0, 0.0
     for x, y in portions(split.x, split.y):
-        logits = model(x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = model(x)
         correct += int((logits.argmax(1) == y).sum())
         loss += float(cross_entropy(logits, y, reduction="none").double().sum())
     model.train(training)

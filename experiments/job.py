@@ -18,13 +18,14 @@ from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 from torch import nn
 
 from experiments import device, outcome, record
-from experiments.batches import Batches
+from experiments.batches import Batches, Draws
 from experiments.binary import keep_binary, make_binary
 from experiments.config import build, folder, long_hash, resolved
 from experiments.data import Data
 from experiments.energy import NOT_MEASURED, Energy
 from experiments.growth import Growth
 from experiments.loggers import Log
+from experiments.models import initialise
 from experiments.optimizers import make_optimizer
 from experiments.stop import SIGNALS, STEP, Stop
 from experiments.stream import StreamBatches, changed, chosen, totals, with_hindsight
@@ -33,6 +34,9 @@ from experiments.train import Training
 
 CHAIN_ORDER = 1_000_000
 """Added to the seed for the batches of a hybrid's chain, whose order must not be that of the gradient steps."""
+
+SCORING_ORDER = 2_000_000
+"""The same for the batches of pruning criteria."""
 
 
 class InterruptedRunError(Exception):
@@ -127,6 +131,7 @@ def _work(config: dict[str, Any], path: Path, label: str, stop: Stop, log: Log) 
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config["seed"])
                 model: nn.Module = build(config["model"])
+                initialise(model, config["init"])
             if stream is not None:
                 data = changed(data, stream)
             data, model = device.moved(data, place), model.to(place)  # before the optimizer takes hold of parameters
@@ -230,6 +235,10 @@ def _training(config: dict[str, Any], model: nn.Module, data: Data) -> Training:
         batches = StreamBatches(stream, n, size, config["seed"])
     optimizer = make_optimizer(config["optimizer"], model)
     keep_binary(optimizer, model, binary)
+    settings["source"] = Draws(data.train, SCORING_ORDER + config["seed"])
+    settings["augment"] = config["seed"] if settings["augment"] else None
+    if settings.pop("channels_last"):
+        model.to(memory_format=torch.channels_last)
     settings["chain_batches"] = None
     if chain_size is not None:
         settings["chain_batches"] = Batches(n, chain_size, CHAIN_ORDER + config["seed"], name="train.chain_batch_size")

@@ -51,8 +51,9 @@ class Protocol:
     finetune_batch_size: int
 
     def __post_init__(self) -> None:
-        _check_names("scopes", self.scopes, get_args(Scope), "layer")
-        _check_names("criteria", self.criteria, ("magnitude", "random"), "magnitude")
+        if self.scopes:  # else there are no curves
+            _check_names("scopes", self.scopes, get_args(Scope), "layer")
+            _check_names("criteria", self.criteria, ("magnitude", "random"), "magnitude")
         if len(self.block) != 2 or min(self.block) < 1:
             raise ValueError(f"resistance.block must be rows and columns of a tile, at least 1, got {self.block}")
         if self.finetune_epochs < 0:
@@ -81,10 +82,11 @@ class Protocol:
         return found
 
 
-def scores(model: nn.Module, data: Data, energy: Energy) -> dict[str, Score]:
-    """Return what a model is worth on each part of the data."""
+def scores(training: Training, data: Data, energy: Energy) -> dict[str, Score]:
+    """Return what a model is worth on each part of the data; of the training data on the first `eval_train` samples."""
+    parts = {"train": data.train.first(training.eval_train), "validation": data.validation, "test": data.test}
     with energy.window("evaluate"):
-        return {name: evaluate(model, getattr(data, name)) for name in ("train", "validation", "test")}
+        return {name: evaluate(training.model, part, training.bfloat16) for name, part in parts.items()}
 
 
 def metrics(training: Training, data: Data, energy: Energy) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def metrics(training: Training, data: Data, energy: Energy) -> dict[str, Any]:
     Raises:
         ValueError: if the training loss is not finite.
     """
-    train, validation, test = scores(training.model, data, energy).values()
+    train, validation, test = scores(training, data, energy).values()
     info = None if training.chain is None else training.chain.info
     counters = training.counters
     if not math.isfinite(train.loss):  # looked at here, not in each step: there a board would have to be waited for
@@ -130,6 +132,8 @@ def metrics(training: Training, data: Data, energy: Energy) -> dict[str, Any]:
 def resistance(model: nn.Module, data: Data, seed: int, protocol: Protocol) -> list[dict[str, Any]]:
     """Return the rows of resistance.csv: pruning of all weights and of the remaining, by criterion and scope."""
 
+    if not protocol.scopes:
+        return []
     whole = nonzero(model)
     unpruned = evaluate(model, data.validation), evaluate(model, data.test)
 
@@ -174,7 +178,7 @@ def summary(
     config: dict[str, Any], training: Training, data: Data, curve: list[dict[str, Any]], path: Path, energy: Energy
 ) -> dict[str, Any]:
     """Return what summary.json says; to be called while the meter runs."""
-    last = scores(training.model, data, energy)
+    last = scores(training, data, energy)
     energy.measure_inference(training.model, data.test)
     correct = round(last["test"].accuracy * len(data.test)) if len(data.test) else 0
     c = training.counters
@@ -208,8 +212,10 @@ def summary(
 
 
 def pruned(curve: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Return what a summary says of pruning by magnitude in each layer, from the rows of `resistance`."""
+    """Return what a summary says of pruning by magnitude in each layer, from the rows of `resistance`, if any."""
     found: dict[str, float | None] = {}
+    if not curve:
+        return found
     for basis, name, percents in (("all", "", (90, 95, 98)), ("remaining", "_remaining", (50, 90))):
         rows = [r for r in curve if (r["criterion"], r["scope"], r["basis"]) == ("magnitude", "layer", basis)]
         accuracy = {row["requested"]: row["test_accuracy"] for row in rows}

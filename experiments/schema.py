@@ -40,7 +40,11 @@ class Train:
     eval_seconds: float | None = None  # of training between two rows; takes the place of eval_every
     incremental: bool = False  # score a chain's proposals for what they change alone
     refresh_steps: int = 10  # steps after which all is computed afresh then; checkpoints are taken there
-    pruning: Any = None  # of mcmcopt.sparsity: OneShot, GradualMagnitude, RigL; null: none
+    pruning: Any = None  # of mcmcopt.sparsity: OneShot, Gradual, RigL, DeepR, SoftDeepR, LayerSparsity; null: none
+    augment: bool = False  # images of a gradient method shifted by up to four pixels, and mirrored
+    bfloat16: bool = False  # gradient steps and evaluation with products in bfloat16 (torch.autocast)
+    channels_last: bool = False  # memory format of a gradient method's convolutions: faster where channels are many
+    eval_train: int | None = None  # training samples, the first ones, that rows of metrics.csv are of; null: all
     decay: str = "constant"  # of a gradient method's learning rate over the run; or "cosine", to 0
     density_power: float = 0.0  # that learning rate times (share of weights not zero)^-density_power
     # before training, a number sets each weight to plus or minus it times its layer's rms; or of mcmcopt.binary:
@@ -264,7 +268,8 @@ class Progress:
 class Resistance:
     """How a trained network is pruned to see what it is worth then: rows of resistance.csv."""
 
-    # "layer" (with it, random pruning as the control), "global", "block", "filter"
+    # "layer" (with it, random pruning as the control), "global", "block", "filter", "unit", "global-block",
+    # "global-filter", "global-unit"; []: no curves
     scopes: list[str] = field(default_factory=lambda: ["layer", "global"])
     criteria: list[str] = field(default_factory=lambda: ["magnitude", "random"])
     block: list[int] = field(default_factory=lambda: [4, 4])  # rows and columns of a tile, with scope "block"
@@ -312,7 +317,8 @@ class Config:
     name: str = MISSING  # of the method, in folders, tables and figures
     seed: int = 0  # of the split, the initial weights, the order of batches and the chain
     out: str = "outputs"  # where run folders go
-    density: float = 0.05  # share of weights that the methods of experiment=informed may keep
+    init: str = "torch"  # of the weights: torch's own; or "glorot": normal, variance 2/(fan in + fan out), biases 0
+    density: float = 0.05  # share of weights that the methods of conf/pruning and of experiment=informed may keep
     threads: int = 1
     device: str = "cpu"  # or "cuda", "cuda:1": an NVIDIA board
     train: Train = field(default_factory=Train)

@@ -73,14 +73,13 @@ def closing_table(summary: dict[str, Any]) -> Table:
     accuracies = " / ".join(f"{100 * score:.2f}" for score in scores.values())
     table.add_row(f"accuracy, %: {' / '.join(scores)}", accuracies)
     table.add_row("weights kept", f"{summary['weights_kept']:,} of {summary['weights']:,}")
-    table.add_row(
-        "test accuracy at 90 % pruned, %",
-        f"{100 * summary['test_accuracy_at_90']:.2f} ({-summary['points_lost_at_90']:+.2f} points)",
-    )
-    table.add_row(
-        "the same, 90 % of the remaining weights",
-        f"{100 * summary['test_accuracy_at_90_remaining']:.2f} ({-summary['points_lost_at_90_remaining']:+.2f} points)",
-    )
+    for label, at in (
+        ("test accuracy at 90 % pruned, %", "at_90"),
+        ("the same, 90 % of the remaining weights", "at_90_remaining"),
+    ):
+        if f"test_accuracy_{at}" in summary:  # resistance.scopes=[] has no curves
+            value = f"{100 * summary[f'test_accuracy_{at}']:.2f} ({-summary[f'points_lost_{at}']:+.2f} points)"
+            table.add_row(label, value)
     for layer, moves in summary["acceptance"].items():
         table.add_row(f"acceptance, {layer}", ", ".join(f"{move} {100 * rate:.0f} %" for move, rate in moves.items()))
     table.add_row("loss evaluations (gradients)", f"{summary['evaluations']:,} ({summary['gradients']:,})")

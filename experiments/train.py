@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from experiments.augment import shifted_and_mirrored
 from experiments.batches import Batches
 from experiments.counters import Counters, Tallies
 from experiments.data import Split, portions
@@ -29,6 +30,7 @@ from mcmcopt.optim.greedy_mcmc import GreedyMCMC
 from mcmcopt.optim.hybrid import Hybrid
 from mcmcopt.optim.info import StepInfo
 from mcmcopt.sparsity import Pruner, count, nonzero, weights
+from mcmcopt.sparsity.masked import Source
 
 
 def cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
@@ -58,6 +60,10 @@ class Training:
         incremental: whether a chain's proposals are scored for what they change alone.
         refresh_steps: steps after which an incremental objective computes all afresh; a checkpoint can be taken there.
         chain_batches: the order of the batches that a hybrid's chain sees; None: those of the gradient steps.
+        source: where pruning criteria get batches.
+        augment: seed of the shifts and mirrorings of a gradient method's images; None: none.
+        bfloat16: gradient steps and evaluations compute products in it.
+        eval_train: number of training samples that are evaluated; None: all.
     """
 
     model: nn.Module
@@ -74,6 +80,10 @@ class Training:
     incremental: bool = False
     refresh_steps: int = 10
     chain_batches: Batches | None = None
+    source: Source | None = None
+    augment: int | None = None
+    bfloat16: bool = False
+    eval_train: int | None = None
     counters: Counters = field(default_factory=Counters)
     tallies: Tallies = field(default_factory=Tallies)
     arrivals: list[dict[str, float]] = field(default_factory=list)
@@ -107,8 +117,14 @@ class Training:
         self._batch: tuple[Tensor | slice, Tensor, Tensor] | None = None
         self._objective: Any = None
         self._rates = [group["lr"] for group in self._gradient_groups()]
+        if (self.augment is not None or self.bfloat16) and self.chain is not None:
+            raise ValueError("train.augment and train.bfloat16 are for gradient methods: a chain's loss is a function")
+        if self.eval_train is not None and not 1 <= self.eval_train <= len(self.split):
+            raise ValueError(f"train.eval_train must lie in 1..{len(self.split)}, or null, got {self.eval_train}")
         if self.pruning is not None:
-            self.pruning.begin(self.model, self.optimizer, self.total_steps)
+            start = time.perf_counter()
+            self.pruning.begin(self.model, self.optimizer, self.total_steps, cross_entropy, self.source)
+            self.counters.seconds += time.perf_counter() - start
         if self.incremental:
             from mcmcopt import IncrementalLoss
 
@@ -280,9 +296,13 @@ class Training:
             for group, rate in zip(self._gradient_groups(), self._rates, strict=True):
                 group["lr"] = rate * factor
 
+        if self.augment is not None:
+            x = shifted_and_mirrored(x, self.augment, self.counters.step)
+
         def closure() -> Tensor:
             self.optimizer.zero_grad()
-            loss = cross_entropy(self.model(x), y)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
+                loss = cross_entropy(self.model(x), y)
             loss.backward()
             if self.pruning is not None:
                 self.pruning.mask_gradients()

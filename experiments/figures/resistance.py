@@ -29,6 +29,10 @@ KINDS = {
     ("magnitude", "global"): ("global magnitude", "share pruned over all layers, %"),
     ("magnitude", "block"): ("magnitude of tiles", "share of tiles pruned in each layer, %"),
     ("magnitude", "filter"): ("magnitude of filters", "share of filters pruned in each layer, %"),
+    ("magnitude", "unit"): ("magnitude of units", "share of units pruned in each layer, %"),
+    ("magnitude", "global-block"): ("global magnitude of tiles", "share of tiles pruned over all layers, %"),
+    ("magnitude", "global-filter"): ("global magnitude of filters", "share of filters pruned over all layers, %"),
+    ("magnitude", "global-unit"): ("global magnitude of units", "share of units pruned over all layers, %"),
 }
 """Criterion and scope of a curve, what a panel calls it, and what its axis says."""
 
@@ -80,7 +84,7 @@ def controls(sets: Sequence[Group]) -> Picture | None:
 
 
 def _structured(kinds: Sequence[tuple[str, str]]) -> bool:
-    return any(scope in ("block", "filter") for _, scope in kinds)
+    return any(scope not in ("layer", "global") for _, scope in kinds)
 
 
 def _curves(ax: Axes, sets: Sequence[Group], kind: tuple[str, str], basis: str) -> None:

@@ -2,15 +2,25 @@
 
 Magnitude()     |w|                                  Janowsky (1989), Han et al. (2015)
 Random(seed)    independent uniforms, the control that any criterion has to beat
+
+Those that look at the loss are in `saliency`, `curvature` and `posterior`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from mcmcopt.sparsity.masks import weights
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+"""Inputs and targets."""
+
+LossFn: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Mean loss of a batch from the network's outputs and the targets, such as `torch.nn.functional.cross_entropy`."""
 
 
 class Criterion(Protocol):
@@ -20,8 +30,21 @@ class Criterion(Protocol):
     def name(self) -> str:
         """The name under which records list it."""
 
-    def __call__(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return one score per weight, by the weights' names and in their shapes."""
+    def __call__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | None = None,
+        batches: Sequence[Batch] = (),
+        keep: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return one score per weight, by the names of `mcmcopt.sparsity.weights` and in their shapes.
+
+        Args:
+            model: the network, which is as before when this returns; it is evaluated in the mode that it is in.
+            loss_fn: mean loss of a batch; criteria that need none take none.
+            batches: what the loss is averaged over, by samples.
+            keep: boolean masks c, by weight; scores are those of the network with weights c ⊙ w.  None: all are on.
+        """
 
 
 class Magnitude:
@@ -29,9 +52,15 @@ class Magnitude:
 
     name = "magnitude"
 
-    def __call__(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return |w| in each weight's shape and dtype."""
-        return {name: weight.detach().abs() for name, weight in weights.items()}
+    def __call__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | None = None,
+        batches: Sequence[Batch] = (),
+        keep: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return |w| in each weight's shape and dtype; only the model is looked at."""
+        return {name: weight.detach().abs() for name, weight in weights(model).items()}
 
     def __repr__(self) -> str:
         return "Magnitude()"
@@ -43,17 +72,50 @@ class Random:
     name = "random"
 
     def __init__(self, seed: int = 0) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-        self.seed = seed
+        self.seed = check_seed(seed)
 
-    def __call__(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | None = None,
+        batches: Sequence[Batch] = (),
+        keep: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Return float64 uniforms in each weight's shape, on its device, whatever the weights' values."""
         generator = torch.Generator().manual_seed(self.seed)
         return {
             name: torch.rand(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
-            for name, weight in weights.items()
+            for name, weight in weights(model).items()
         }
 
     def __repr__(self) -> str:
         return f"Random(seed={self.seed})"
+
+
+def shuffled(keep: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Return the masks with the entries of each layer put in a uniformly random order: the layers' densities stay.
+
+    The control for any criterion (Su et al. 2020, Frankle et al. 2021): what of its merit is the choice of weights, and
+    what the number that it leaves in each layer.  As a uniformly shuffled mask is a uniform draw among those with as
+    many entries on, "random at the same densities of layers" is the same control.
+
+    Args:
+        keep: boolean masks by name, left as they are.
+        seed: of the orders, each layer's its own.
+
+    Raises:
+        ValueError: for a negative seed.
+    """
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    out = {}
+    for name, mask in keep.items():
+        order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
+        out[name] = mask.flatten()[order].view(mask.shape)
+    return out
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed, or raise ValueError unless it is an integer of at least 0."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+    return seed

@@ -10,14 +10,19 @@ before its pruning still moves:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mcmcopt.sparsity.criteria import Batch, LossFn
+from mcmcopt.sparsity.freeze import forget
 from mcmcopt.sparsity.masks import apply_masks, weights
+
+Source: TypeAlias = Callable[[int, int], Batch]
+"""Inputs and targets from the number of a draw and that of samples: the same for the same two numbers."""
 
 
 class Pruner(ABC):
@@ -33,20 +38,37 @@ class Pruner(ABC):
         self.masks: dict[str, Tensor] = {}
         """True where a weight may differ from zero, by the weights' names; empty before the first pruning."""
         self.steps = 0
+        self.draws = 0
+        """Batches that criteria have been given so far."""
+        self._loss_fn: LossFn | None = None
+        self._source: Source | None = None
         self._model: nn.Module | None = None
         self._optimizer: Optimizer | None = None
 
-    def begin(self, model: nn.Module, optimizer: Optimizer, steps: int) -> None:
-        """Take hold of a model that is about to be trained for so many steps.
+    def begin(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        steps: int,
+        loss_fn: LossFn | None = None,
+        source: Source | None = None,
+    ) -> None:
+        """Take hold of a model that is about to be trained for so many steps; some prune it here and now.
+
+        Args:
+            loss_fn: mean loss of a batch, for criteria that look at it.
+            source: where they get batches.
 
         Raises:
-            ValueError: for fewer than 1 step, or a model without linear or convolutional layers.
+            ValueError: for fewer than 1 step, a model without linear or convolutional layers, or a criterion that lacks
+                what it needs.
         """
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         if not weights(model):
             raise ValueError(f"model {type(model).__name__} has no linear or convolutional layer, so nothing to prune")
         self._model, self._optimizer, self.steps, self.masks = model, optimizer, steps, {}
+        self._loss_fn, self._source, self.draws = loss_fn, source, 0
         self._begun()
 
     @torch.no_grad()
@@ -65,8 +87,8 @@ class Pruner(ABC):
             apply_masks(self._bound_model, self.masks)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that changes: the masks."""
-        return {"masks": {name: mask.clone() for name, mask in self.masks.items()}}
+        """Return all that changes: the masks, and how many batches criteria have seen."""
+        return {"masks": {name: mask.clone() for name, mask in self.masks.items()}, "draws": self.draws}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue with saved masks; after `begin`.
@@ -79,6 +101,7 @@ class Pruner(ABC):
         if masks and {n: m.shape for n, m in masks.items()} != {n: w.shape for n, w in own.items()}:
             raise ValueError(f"the saved masks are of {', '.join(masks)}, the model's weights are {', '.join(own)}")
         self.masks = {name: mask.to(own[name].device, torch.bool, copy=True) for name, mask in masks.items()}
+        self.draws = state.get("draws", 0)
 
     def _begun(self) -> None:  # noqa: B027 -- most have nothing to do
         """Do what is to be done before the first step."""
@@ -100,11 +123,15 @@ class Pruner(ABC):
     def _forget(self, name: str, where: Tensor) -> None:
         """Set an optimizer's memory of some entries of a weight to zero: momentum, moments."""
         assert self._optimizer is not None  # noqa: S101 -- begin has set it
-        weight = self._weights[name]
-        for value in self._optimizer.state.get(weight, {}).values():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                value.masked_fill_(where, 0)
+        forget(self._optimizer, self._weights[name], where)
+
+    def _batches(self, number: int, size: int) -> list[Batch]:
+        """Return fresh batches for a criterion; none where `begin` was given no source."""
+        if self._source is None:
+            return []
+        self.draws += number
+        return [self._source(self.draws - number + i, size) for i in range(number)]
 
     def __repr__(self) -> str:
-        own = {k: v for k, v in vars(self).items() if k not in ("masks", "steps") and not k.startswith("_")}
+        own = {k: v for k, v in vars(self).items() if k not in ("masks", "steps", "draws") and not k.startswith("_")}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in own.items())})"

@@ -14,7 +14,7 @@ from typing import Generic, Literal, TypeVar
 import torch
 from torch import nn
 
-from mcmcopt.sparsity.criteria import Criterion, Magnitude
+from mcmcopt.sparsity.criteria import Batch, Criterion, LossFn, Magnitude
 from mcmcopt.sparsity.masks import Scope, apply_masks, check_sparsity, count, keep_masks, nonzero, weights
 
 Outcome = TypeVar("Outcome")
@@ -29,7 +29,7 @@ class Resistance(Generic[Outcome]):
     basis: Literal["all", "remaining"]
     """Of which weights `requested` is a share: all, or those that were not zero before."""
     requested: float
-    """The share to be pruned: of the basis, or of its structures in each layer (scopes `"block"` and `"filter"`)."""
+    """The share to be pruned: of the basis, or of its structures in each layer (scopes of structures)."""
     reached: float
     """The share of the basis, always in weights, that is zero after pruning; above `requested` where more weights were
     zero already."""
@@ -47,6 +47,8 @@ def resistance_curve(
     sparsities: Sequence[float] = (0.5, 0.9),
     remaining: bool = False,
     block: tuple[int, int] = (4, 4),
+    loss_fn: LossFn | None = None,
+    batches: Sequence[Batch] = (),
 ) -> list[Resistance[Outcome]]:
     """Prune a model to each sparsity, from its present weights each time, and evaluate it.
 
@@ -54,13 +56,12 @@ def resistance_curve(
         model: weights of its linear and convolutional layers are pruned; biases and normalisation never.
         evaluate: called with the pruned model; its value is the point's `outcome`.
         criterion: scores the unpruned weights; default `Magnitude()`.
-        scope: prune the share in each `"layer"` or over all layers (`"global"`); or that share of each layer's
-            structures, lowest mean score first: tiles (`"block"`) or output rows (`"filter"`) of a weight seen as a
-            matrix of out rows and in·kh·kw columns.
+        scope: what is pruned and over what the share holds, see `keep_masks`.
         sparsities: shares from 0 to 1.
         remaining: the shares are of the weights that are not zero now, instead of all; of the structures that have
             such a weight.
         block: rows and columns of a tile; at a matrix's edges tiles may be smaller.
+        loss_fn, batches: for criteria that need them.
 
     Whatever happens in here, parameters, buffers, gradients and training modes are bitwise as before when it returns or
     raises, so that `evaluate` may train the pruned model on.
@@ -74,7 +75,7 @@ def resistance_curve(
     own = weights(model)
     if not own:
         raise ValueError(f"model {type(model).__name__} has no linear or convolutional layer, so no weights to prune")
-    scores = criterion(own)
+    scores = criterion(model, loss_fn, batches)
     among = {name: weight.detach() != 0 for name, weight in own.items()} if remaining else None
     basis = nonzero(model) if remaining else count(model)
     curve = []

@@ -21,7 +21,7 @@ from torch import Tensor
 from mcmcopt.sparsity.criteria import Random
 from mcmcopt.sparsity.masked import Pruner
 from mcmcopt.sparsity.masks import keep_masks
-from mcmcopt.sparsity.schedules import check_density, check_every, check_share
+from mcmcopt.sparsity.schedules import check_density, check_number, check_share
 
 Distribution = Literal["uniform", "erk"]
 
@@ -57,7 +57,7 @@ class RigL(Pruner):
         super().__init__()
         if distribution not in ("uniform", "erk"):
             raise ValueError(f'distribution must be "uniform" or "erk", got {distribution!r}')
-        self.density, self.distribution, self.every = check_density(density), distribution, check_every(every)
+        self.density, self.distribution, self.every = check_density(density), distribution, check_number("every", every)
         self.drop, self.end = check_share("drop", drop), check_share("end", end)
         self.seed = seed
         self._random = Random(seed)
@@ -72,7 +72,7 @@ class RigL(Pruner):
         own = self._weights
         shapes = {name: weight.shape for name, weight in own.items()}
         densities = layer_densities(shapes, self.density, self.distribution)
-        scores = self._random(own)
+        scores = self._random(self._bound_model)
         self.masks = {n: keep_masks({n: scores[n]}, 1 - densities[n])[n] for n in own}
         self.after_step(0)
 

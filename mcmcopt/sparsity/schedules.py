@@ -1,7 +1,7 @@
 """Pruning on a schedule, at once or gradually, while a gradient method trains.
 
-    OneShot           s_t = 0 before step ⌈at·T⌉, then s                        LeCun et al. (1990), Han et al. (2015)
-    GradualMagnitude  s_t = s (1 - (1 - (t - t0)/(t1 - t0))³)                   Zhu and Gupta (2017, eq. 1)
+    OneShot   s_t = 0 before step ⌈at·T⌉, then s                                LeCun et al. (1990), Han et al. (2015)
+    Gradual   s_t = s (1 - (1 - (t - t0)/(t1 - t0))³), or another schedule      Zhu and Gupta (2018, eq. 1)
 
 T is the number of steps, s = 1 - density the final sparsity.  A weight that is pruned stays so.
 """
@@ -10,30 +10,54 @@ from __future__ import annotations
 
 import math
 
-from mcmcopt.sparsity.criteria import Criterion, Magnitude
+from mcmcopt.sparsity.criteria import Criterion, Magnitude, check_seed, shuffled
 from mcmcopt.sparsity.masked import Pruner
-from mcmcopt.sparsity.masks import Scope, keep_masks
+from mcmcopt.sparsity.masks import Scope, check_scope
+from mcmcopt.sparsity.prune import Schedule, check_rounds, check_schedule, prune, sparsity_after
 
 
 class OneShot(Pruner):
-    """Prunes once, after a share of training; the rest is fine-tuning with the zeros held.
+    """Prunes once: before, during or after training; the rest is training with the zeros held.
 
     Args:
-        density: the share of weights that stay, in (0, 1].
-        at: the share of training after which weights are pruned, in [0, 1]; 1: after the last step.
-        scope: the density holds in each `"layer"` or over all (`"global"`).
+        density: the share of weights (or structures) that stay, in (0, 1].
+        at: the share of training after which weights are pruned, in [0, 1]; 0: before the first step; 1: after the
+            last.
+        scope: what is pruned and over what the density holds, see `keep_masks`.
         criterion: scores weights, the lowest go; default `Magnitude()`; `Random(seed)` is the control.
+        rounds: between which scores are computed again, on fresh batches, all in this one moment (`prune`).
+        schedule: of the share after each round: `"exponential"`, `"cubic"` or `"linear"`.
+        revive: whether weights pruned in one round may come back in a later one.
+        n_batches, batch_size: what the criterion gets in each round, where it needs data.
+        shuffle: seed of a shuffle of each layer's mask, the control that keeps the densities of layers; None: none.
+        block: rows and columns of a tile.
 
     Raises:
-        ValueError: for a share out of range.
+        ValueError: for an argument out of range.
     """
 
     def __init__(
-        self, density: float, at: float = 0.5, scope: Scope = "layer", criterion: Criterion | None = None
+        self,
+        density: float,
+        at: float = 0.5,
+        scope: Scope = "layer",
+        criterion: Criterion | None = None,
+        *,
+        rounds: int = 1,
+        schedule: Schedule = "exponential",
+        revive: bool = False,
+        n_batches: int = 1,
+        batch_size: int = 128,
+        shuffle: int | None = None,
+        block: tuple[int, int] = (4, 4),
     ) -> None:
         super().__init__()
         self.density, self.at, self.scope = check_density(density), check_share("at", at), check_scope(scope)
         self.criterion: Criterion = Magnitude() if criterion is None else criterion
+        self.rounds, self.schedule, self.revive = check_rounds(rounds), check_schedule(schedule), revive
+        self.n_batches, self.batch_size = check_number("n_batches", n_batches), check_number("batch_size", batch_size)
+        self.shuffle = None if shuffle is None else check_seed(shuffle)
+        self.block = (block[0], block[1])
 
     def _begun(self) -> None:
         if math.ceil(self.at * self.steps) == 0:
@@ -45,40 +69,70 @@ class OneShot(Pruner):
             self._prune()
 
     def _prune(self) -> None:
-        self.masks = keep_masks(self.criterion(self._weights), 1 - self.density, self.scope)
+        masks = prune(
+            self._bound_model,
+            self.criterion,
+            1 - self.density,
+            self._loss_fn,
+            lambda _: self._batches(self.n_batches, self.batch_size),
+            scope=self.scope,
+            rounds=self.rounds,
+            schedule=self.schedule,
+            revive=self.revive,
+            block=self.block,
+        )
+        self.masks = masks if self.shuffle is None else shuffled(masks, self.shuffle)
 
 
-class GradualMagnitude(Pruner):
-    """Prunes by magnitude, little by little: fast at first, slowly towards the end (Zhu and Gupta 2017).
+class Gradual(Pruner):
+    """Prunes little by little while the network trains.
 
     Args:
-        density: the share of weights that stay in the end, in (0, 1].
+        density: the share of weights (or structures) that stay in the end, in (0, 1].
         start: the share of training before the first pruning, in [0, 1).
         end: the share of training after which the density is reached, in (start, 1].
         every: steps between two prunings.
-        scope: the density holds in each `"layer"` or over all (`"global"`).
+        scope: what is pruned and over what the density holds, see `keep_masks`.
+        criterion: scores weights, the lowest go; default `Magnitude()`.
+        schedule: `"cubic"` (Zhu and Gupta), `"exponential"` or `"linear"`.
+        n_batches, batch_size: what the criterion gets at each pruning, where it needs data.
+        block: rows and columns of a tile.
 
     The last pruning is made at the end of the ramp, whether or not `every` divides it.
 
     Raises:
-        ValueError: for a share out of range.
+        ValueError: for an argument out of range.
     """
 
     def __init__(
-        self, density: float, start: float = 0.0, end: float = 0.75, every: int = 100, scope: Scope = "layer"
+        self,
+        density: float,
+        start: float = 0.0,
+        end: float = 0.75,
+        every: int = 100,
+        scope: Scope = "layer",
+        criterion: Criterion | None = None,
+        *,
+        schedule: Schedule = "cubic",
+        n_batches: int = 1,
+        batch_size: int = 128,
+        block: tuple[int, int] = (4, 4),
     ) -> None:
         super().__init__()
         self.density, self.scope = check_density(density), check_scope(scope)
         self.start, self.end = check_share("start", start), check_share("end", end)
         if not self.start < self.end:
             raise ValueError(f"start must be smaller than end, got {start} and {end}")
-        self.every = check_every(every)
+        self.every = check_number("every", every)
+        self.criterion: Criterion = Magnitude() if criterion is None else criterion
+        self.schedule = check_schedule(schedule)
+        self.n_batches, self.batch_size = check_number("n_batches", n_batches), check_number("batch_size", batch_size)
+        self.block = (block[0], block[1])
 
     def sparsity(self, t: int) -> float:
         """Return the sparsity that the schedule asks for after t steps."""
         first, last = self._ramp
-        done = min(max((t - first) / max(last - first, 1), 0.0), 1.0)
-        return (1 - self.density) * (1 - (1 - done) ** 3)
+        return sparsity_after(t - first, max(last - first, 1), 1 - self.density, self.schedule)
 
     @property
     def _ramp(self) -> tuple[int, int]:
@@ -89,10 +143,25 @@ class GradualMagnitude(Pruner):
         first, last = self._ramp
         if not (first < t < last and (t - first) % self.every == 0) and t != last:
             return
-        scores = Magnitude()(self._weights)
-        for name, mask in self.masks.items():
-            scores[name] = scores[name].masked_fill(~mask, -1.0)  # those pruned already go first, whatever is zero
-        self.masks = keep_masks(scores, self.sparsity(t), self.scope)
+        self.masks = prune(
+            self._bound_model,
+            self.criterion,
+            self.sparsity(t),
+            self._loss_fn,
+            lambda _: self._batches(self.n_batches, self.batch_size),
+            scope=self.scope,
+            block=self.block,
+            keep=self.masks or None,
+        )
+
+
+class GradualMagnitude(Gradual):
+    """`Gradual` by magnitude, cubic: fast at first, slowly towards the end (Zhu and Gupta 2018)."""
+
+    def __init__(
+        self, density: float, start: float = 0.0, end: float = 0.75, every: int = 100, scope: Scope = "layer"
+    ) -> None:
+        super().__init__(density, start, end, every, scope)
 
 
 def check_density(density: float) -> float:
@@ -109,15 +178,8 @@ def check_share(name: str, share: float) -> float:
     return float(share)
 
 
-def check_scope(scope: Scope) -> Scope:
-    """Return the scope of a density, or raise ValueError unless it is "layer" or "global"."""
-    if scope not in ("layer", "global"):
-        raise ValueError(f'scope must be "layer" or "global", got {scope!r}')
-    return scope
-
-
-def check_every(every: int) -> int:
-    """Return a number of steps, or raise ValueError unless it is at least 1."""
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every must be an integer of at least 1, got {every!r}")
-    return every
+def check_number(name: str, number: int) -> int:
+    """Return a number of things, or raise ValueError unless it is an integer of at least 1."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
+    return number

@@ -1,15 +1,15 @@
-"""Structures: tiles and filters of a weight, which are pruned as one.
+"""Structures: tiles, filters and units of a weight, which are pruned as one.
 
 A weight of shape (out, in, kh, kw) is seen as a matrix of out rows and in·kh·kw columns.  A structure is an r×c tile of
 it (Narang, Undersander and Diamos, 2017) or a whole row: a filter of a convolution, a unit of a linear layer (Li et
-al., 2017).  They are those that the chain's blocks are, numbered as there (mcmcopt/chain/blocks.py), and
-a structure's score is the mean of its entries' scores.
+al., 2017), or all columns of one input: the weights that leave a unit or channel of the layer before (Mozer and
+Smolensky, 1988).  All are tiles as the chain's blocks are, numbered as there (mcmcopt/chain/blocks.py), and a
+structure's score is the mean of its entries' scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,10 +18,15 @@ from torch.nn.functional import pad
 from mcmcopt.chain.blocks import Tiling
 
 
-def tiling(shape: Sequence[int], scope: Literal["block", "filter"], block: tuple[int, int]) -> Tiling:
-    """Return a weight's partition into tiles or rows; a tile larger than the matrix is cut to it."""
-    if scope == "filter" or len(shape) < 2:
+def tiling(shape: Sequence[int], structure: str, block: tuple[int, int]) -> Tiling:
+    """Return a weight's partition into tiles ("block"), rows ("filter") or columns of one input ("unit").
+
+    A tile larger than the matrix is cut to it.
+    """
+    if structure == "filter" or len(shape) < 2:
         return Tiling(shape, "filter")
+    if structure == "unit":
+        return Tiling(shape, (max(shape[0], 1), max(torch.Size(shape[2:]).numel(), 1)))
     rows, columns = shape[0], max(torch.Size(shape[1:]).numel(), 1)
     return Tiling(shape, (min(block[0], max(rows, 1)), min(block[1], columns)))
 

@@ -69,8 +69,16 @@ def shorten(cfg, roots):
         train.growth.start = 10
     if train.chain_batch_size is not None:
         train.chain_batch_size, cfg.optimizer.every = 10, [1, 1]
-    if train.pruning is not None and "every" in train.pruning:
-        train.pruning.every = 1
+    if train.eval_train is not None:
+        train.eval_train = 10
+    if train.pruning is not None:
+        if "every" in train.pruning:
+            train.pruning.every = 1
+        for key in ("rounds", "n_batches", "batch_size"):  # what criteria look at, and how often
+            if key in train.pruning:
+                train.pruning[key] = min(train.pruning[key], 2)
+        if "sampler" in (train.pruning.get("criterion") or {}):
+            train.pruning.criterion.repeats = 1
     if "n_proposals" in cfg.optimizer:
         cfg.optimizer.n_proposals = 10
     cfg.resistance.scopes, cfg.resistance.criteria, cfg.resistance.finetune_at = ["layer"], ["magnitude"], []
@@ -88,8 +96,27 @@ def test_two_steps_of_every_experiment(tmp_path, roots, monkeypatch, job):
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["steps"], summary["name"]) == (2, cfg.name)
     assert summary["evaluations"] >= 2
-    [optimizer] = [word.partition("=")[2] for word in job if word.startswith("optimizer=")] or [cfg.name]
-    assert cfg.name == optimizer  # a method's results lie under the name by which it was asked for
+    asked = [w.partition("=")[2] for kind in ("pruning=", "optimizer=") for w in job if w.startswith(kind)] or [
+        cfg.name
+    ]
+    assert cfg.name == asked[0]  # a method's results lie under the name by which it was asked for
+
+
+@pytest.mark.parametrize("pruning", stems("pruning"))
+def test_every_way_of_pruning_keeps_the_share_that_it_is_asked_for(tmp_path, roots, pruning):
+    cfg = composed("optimizer=sgd", f"pruning={pruning}", "density=0.2", f"out={tmp_path}", "energy=off", "logger=csv")
+    shorten(cfg, roots)
+    cfg.resistance.scopes = []
+    summary = json.loads((run(cfg) / "summary.json").read_text())
+    assert summary["name"] == pruning
+    assert "test_accuracy_at_90" not in summary
+    kept, whole = summary["weights_kept"], summary["weights"]
+    if pruning in ("dense", "soft_deepr", "skeletonization", "random_units"):  # the share is of no weights
+        assert kept == whole if pruning == "dense" else kept < whole
+    elif pruning == "deepr":  # a connection that was just born is active and zero
+        assert 0.19 * whole < kept <= 0.2 * whole + 1
+    else:
+        assert abs(kept - 0.2 * whole) <= 1  # a rounding in each of two layers
 
 
 def test_settings_for_an_experiment_belong_to_one_and_reach_it():

@@ -18,7 +18,7 @@ def split(n=130):
 
 
 def pruned(model, share=0.9):
-    apply_masks(model, keep_masks(Magnitude()(weights(model)), share))
+    apply_masks(model, keep_masks(Magnitude()(model), share))
     return {name: weight.detach() == 0 for name, weight in weights(model).items()}
 
 

@@ -310,3 +310,25 @@ def test_the_chain_of_the_digits_keeps_two_values_per_layer():
     for key, weight in weights(model).items():
         (magnitude,) = magnitudes[key]
         assert weight.unique().tolist() == [-magnitude, magnitude]
+
+
+def test_glorot_draws_have_the_variance_of_their_fans_and_biases_are_zero():
+    torch.manual_seed(0)
+    model = models.lenet5_caffe()
+    models.initialise(model, "glorot")
+    fans = {"conv1": (25, 500), "conv2": (500, 1250), "fc1": (800, 500), "fc2": (500, 10)}
+    for name, (fan_in, fan_out) in fans.items():
+        layer = getattr(model, name)
+        assert not layer.bias.any()
+        n = layer.weight.numel()
+        assert float(layer.weight.detach().var()) == pytest.approx(2 / (fan_in + fan_out), rel=5 * (2 / n) ** 0.5)
+        assert abs(float(layer.weight.detach().mean())) < 5 * (2 / (fan_in + fan_out) / n) ** 0.5
+
+
+def test_torch_initialisation_is_left_as_it_is():
+    model = models.vgg_d()
+    before = [param.clone() for param in model.parameters()]
+    models.initialise(model, "torch")
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    with pytest.raises(ValueError, match="init must be"):
+        models.initialise(model, "he")

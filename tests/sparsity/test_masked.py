@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from mcmcopt.sparsity import GradualMagnitude, OneShot, Pruner, Random, RigL, weights
+from mcmcopt.sparsity import DeepR, GradualMagnitude, OneShot, Pruner, Random, RigL, SoftDeepR, weights
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, 0.1),
@@ -23,6 +23,8 @@ PRUNERS = {
     "global": lambda: GradualMagnitude(0.3, start=0.1, end=0.8, every=2, scope="global"),
     "rigl": lambda: RigL(0.3, every=2, drop=0.5, end=0.9),
     "erk": lambda: RigL(0.3, "erk", every=2, drop=0.5, end=0.9),
+    "deepr": lambda: DeepR(0.3, l1=0.01, temperature=1e-4),
+    "soft deepr": lambda: SoftDeepR(0.3, l1=0.01, temperature=1e-4),
 }
 STEPS = 20
 

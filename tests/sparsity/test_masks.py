@@ -83,7 +83,7 @@ def test_shared_weights_count_once():
 def test_apply_touches_weights_only():
     model = network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    apply_masks(model, keep_masks(Magnitude()(weights(model)), 0.7))
+    apply_masks(model, keep_masks(Magnitude()(model), 0.7))
     assert nonzero(model) == (54 - round(0.7 * 54)) + (240 - round(0.7 * 240))
     for name, tensor in model.state_dict().items():
         if name not in weights(model):
@@ -95,10 +95,10 @@ def test_apply_touches_weights_only():
 def test_random_scores_depend_on_the_seed_alone():
     model = network()
     state = torch.get_rng_state()
-    one = Random(3)(weights(model))
+    one = Random(3)(model)
     with torch.no_grad():
         model[4].weight.zero_()
-    again, other = Random(3)(weights(model)), Random(4)(weights(model))
+    again, other = Random(3)(model), Random(4)(model)
     assert torch.equal(one["4.weight"], again["4.weight"])
     assert not torch.equal(one["4.weight"], other["4.weight"])
     assert torch.equal(torch.get_rng_state(), state)

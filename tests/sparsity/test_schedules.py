@@ -92,7 +92,7 @@ def test_a_weight_that_happens_to_be_zero_is_not_pruned_before_one_that_is_off()
         (lambda: GradualMagnitude(0.5, start=0.5, end=0.5), "start must be smaller"),
         (lambda: GradualMagnitude(0.5, end=1.2), "end"),
         (lambda: GradualMagnitude(0.5, every=0), "every"),
-        (lambda: GradualMagnitude(0.5, scope="filter"), "scope"),
+        (lambda: GradualMagnitude(0.5, scope="row"), "scope"),
     ],
 )
 def test_bad_settings_are_named(make, named):

@@ -1,0 +1,304 @@
+"""Saliencies of first order: what the loss, its gradient or a path sum makes of switching a weight off.
+
+With c ⊙ w the weights in force, c the masks, g = ∂L/∂(c ⊙ w) the gradient of the mean loss there and H the Hessian:
+
+    SNIP             |∂L/∂c| = |w ⊙ g|                              Lee et al. (2019), eq. 4-5
+    GraSP            w ⊙ H g, the gradient flow gᵀg that is lost      Wang et al. (2020), eq. 8
+    SynFlow          |w| ⊙ ∂R/∂|w|,  R = 1ᵀ ∏ |W_l| 1                Tanaka et al. (2020), eq. 2
+    Skeletonization  -∂L/∂α_i, α_i a gate on the unit i               Mozer and Smolensky (1988)
+
+SNIP at many rounds is iterative SNIP, and with pruned weights allowed back it is FORCE (de Jorge et al. 2021):
+`mcmcopt.sparsity.prune` has the loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mcmcopt.sparsity.criteria import Batch, LossFn
+from mcmcopt.sparsity.masks import weights
+
+
+class SNIP:
+    """Connection sensitivity |∂L/∂c|: by how much the loss feels a weight's switch (Lee, Ajanthan and Torr 2019).
+
+    The authors divide by the sum over all weights, which changes no order.  They score at initialisation on one batch,
+    over all layers together (scope `"global"`).
+    """
+
+    name = "snip"
+
+    @torch.enable_grad()
+    def __call__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | None = None,
+        batches: Sequence[Batch] = (),
+        keep: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return |w ⊙ g| by weight, g taken at c ⊙ w: weights that are off have a score as well.
+
+        Raises:
+            ValueError: without a loss function or batches.
+        """
+        gradient = mean_gradient(model, loss_fn, batches, keep, self.name)
+        return {name: (weight.detach() * gradient[name]).abs() for name, weight in weights(model).items()}
+
+    def __repr__(self) -> str:
+        return "SNIP()"
+
+
+class GraSP:
+    """Gradient signal preservation w ⊙ H g (Wang, Zhang and Grosse 2020): weights whose loss would cost gradient flow.
+
+    To first order, switching w_j off changes gᵀg by -2 w_j (H g)_j; those that would raise it go first.
+
+    Args:
+        temperature: the network's outputs are divided by it, as in the authors' code (200).
+
+    Raises:
+        ValueError: for a temperature that is not positive.
+    """
+
+    name = "grasp"
+
+    def __init__(self, temperature: float = 200.0) -> None:
+        if isinstance(temperature, bool) or not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
+        self.temperature = float(temperature)
+
+    @torch.enable_grad()
+    def __call__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | None = None,
+        batches: Sequence[Batch] = (),
+        keep: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return w ⊙ H g by weight, of any sign; g and H are those of the mean over all batches.
+
+        Raises:
+            ValueError: without a loss function or batches.
+        """
+        loss_fn, total = checked(loss_fn, batches, self.name)
+        network = Network(model, keep)
+
+        def loss(x: Tensor, y: Tensor) -> Tensor:
+            return loss_fn(network(x) / self.temperature, y) * (len(y) / total)
+
+        gradient = [torch.zeros_like(leaf) for leaf in network.leaves]
+        for x, y in batches:
+            for sum_, part in zip(gradient, network.gradient(loss(x, y)), strict=True):
+                sum_ += part
+        product = [torch.zeros_like(leaf) for leaf in network.leaves]
+        for x, y in batches:
+            own = network.gradient(loss(x, y), create_graph=True)
+            flow = sum((a * b).sum() for a, b in zip(own, gradient, strict=True) if a.requires_grad)
+            if isinstance(flow, Tensor):
+                for sum_, part in zip(product, network.gradient(flow), strict=True):
+                    sum_ += part
+        found = weights(model)
+        return {n: w.detach() * hg for (n, w), hg in zip(found.items(), product, strict=True)}
+
+    def __repr__(self) -> str:
+        return f"GraSP(temperature={self.temperature})"
+
+
+class SynFlow:
+    """Synaptic flow: the sum over all paths through a weight of the product of |w| along them (Tanaka et al. 2020).
+
+    R is the sum of outputs of the network with every weight replaced by its absolute value, in float64 and eval mode,
+    when ones enter its first linear or convolutional layer.  Additive terms (biases, running means) are zero there, so
+    that R is homogeneous in each layer and the scores of every layer on the path sum to R, which the authors' code,
+    with |biases| left in, has only approximately.  One round lets layers collapse; they take 100, exponentially.
+
+    What breaks it: activations that are not positively homogeneous (sigmoid, tanh).
+    """
+
+    name = "synflow"
+
+    @torch.enable_grad()
+    def __call__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | None = None,
+        batches: Sequence[Batch] = (),
+        keep: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return |w| ⊙ ∂R/∂|w| at c ⊙ |w|, float64; of the batches the shape of one sample counts, no value.
+
+        Raises:
+            ValueError: without a batch.
+        """
+        if not len(batches):
+            raise ValueError("batches must have one, of which synflow takes the shape, got none")
+        network = Network(model, keep, linearised=True)
+        with modes(model), _ones_at_first_layer(model):
+            model.eval()
+            flow = network(batches[0][0][:1]).sum()
+            gradient = network.gradient(flow)
+        found = weights(model)
+        return {n: w.detach().double().abs() * g for (n, w), g in zip(found.items(), gradient, strict=True)}
+
+    def __repr__(self) -> str:
+        return "SynFlow()"
+
+
+class Skeletonization:
+    """Relevance of units -∂L/∂α_i, α_i = 1 a gate on the activity of unit i (Mozer and Smolensky 1988).
+
+    Unit i of a layer's inputs is gated where it enters: -∂L/∂α_i = -Σ_jk w_jik g_jik, over all weights that leave it.
+    Every weight that leaves a unit has that score; scopes `"unit"` and `"global-unit"` prune units whole.  The authors
+    take |error| as the loss, since the squared error's gradient vanishes where training succeeded, and average over
+    time; here the loss is the caller's, and the average that over batches.
+
+    Args:
+        inputs: whether the data's own channels or features, the units that enter the model's first layer, may go;
+            otherwise their relevance is infinite.
+    """
+
+    name = "skeletonization"
+
+    def __init__(self, inputs: bool = False) -> None:
+        self.inputs = bool(inputs)
+
+    @torch.enable_grad()
+    def __call__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn | None = None,
+        batches: Sequence[Batch] = (),
+        keep: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return each unit's relevance at all of its outgoing weights, of any sign.
+
+        Raises:
+            ValueError: without a loss function or batches.
+        """
+        gradient = mean_gradient(model, loss_fn, batches, keep, self.name)
+        out: dict[str, Tensor] = {}
+        for name, weight in weights(model).items():
+            value = weight.detach() if keep is None else weight.detach() * keep[name]
+            others = [i for i in range(weight.dim()) if i != 1]
+            relevance = -(value.double() * gradient[name].double()).sum(others, keepdim=True)
+            if not self.inputs and not out:
+                relevance = torch.full_like(relevance, math.inf)
+            out[name] = relevance.expand(weight.shape).contiguous()
+        return out
+
+    def __repr__(self) -> str:
+        return f"Skeletonization(inputs={self.inputs})"
+
+
+class Network:
+    """A model as a function of masked copies of its weights; nothing that is done to it reaches the model.
+
+    Args:
+        model: whose mode counts; its other parameters enter as constants, its buffers as copies, which what
+            normalisation layers write there stays in.
+        keep: masks; None: all on.
+        linearised: absolute values in float64 and no additive terms, as SynFlow has it.
+    """
+
+    def __init__(self, model: nn.Module, keep: Mapping[str, Tensor] | None = None, linearised: bool = False) -> None:
+        self._model, self._dtype = model, torch.float64 if linearised else None
+        found = weights(model)
+        if not found:
+            raise ValueError(f"model {type(model).__name__} has no linear or convolutional layer, so nothing to score")
+        self._state: dict[str, Tensor] = {}
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            value = tensor.detach().clone()
+            if linearised and value.is_floating_point():
+                value = value.double().abs()
+                if name.rpartition(".")[2] in ("bias", "running_mean"):
+                    value.zero_()
+            self._state[name] = value
+        self.leaves = []
+        for name in found:
+            leaf = self._state[name]
+            leaf = (leaf if keep is None else leaf * keep[name]).requires_grad_()
+            self._state[name] = leaf
+            self.leaves.append(leaf)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the outputs for a batch of inputs."""
+        if self._dtype is not None:
+            x = x.to(self._dtype)
+        out: Tensor = functional_call(self._model, self._state, (x,))
+        return out
+
+    def gradient(self, value: Tensor, create_graph: bool = False) -> list[Tensor]:
+        """Return the gradient of a scalar with respect to the masked weights, zeros where it does not depend on one."""
+        kwargs: dict[str, Any] = {"create_graph": create_graph, "allow_unused": True, "materialize_grads": True}
+        return list(torch.autograd.grad(value, self.leaves, **kwargs))
+
+
+@torch.enable_grad()
+def mean_gradient(
+    model: nn.Module,
+    loss_fn: LossFn | None,
+    batches: Sequence[Batch],
+    keep: Mapping[str, Tensor] | None = None,
+    name: str = "the gradient",
+) -> dict[str, Tensor]:
+    """Return the gradient of the mean loss over all samples with respect to the weights in force, c ⊙ w.
+
+    Raises:
+        ValueError: without a loss function or batches.
+    """
+    loss_fn, total = checked(loss_fn, batches, name)
+    network = Network(model, keep)
+    sums = [torch.zeros_like(leaf) for leaf in network.leaves]
+    for x, y in batches:
+        for sum_, part in zip(sums, network.gradient(loss_fn(network(x), y)), strict=True):
+            sum_.add_(part, alpha=len(y) / total)
+    return dict(zip(weights(model), sums, strict=True))
+
+
+def checked(loss_fn: LossFn | None, batches: Sequence[Batch], name: str) -> tuple[LossFn, int]:
+    """Return the loss function and the number of samples, or raise ValueError if one of them is missing."""
+    if loss_fn is None:
+        raise ValueError(f"{name} needs loss_fn, the mean loss from outputs and targets, got None")
+    total = sum(len(y) for _, y in batches)
+    if not total:
+        raise ValueError(f"{name} needs batches of inputs and targets, got none")
+    return loss_fn, total
+
+
+@contextmanager
+def modes(model: nn.Module) -> Iterator[None]:
+    """Put each module's mode back at the end."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+@contextmanager
+def _ones_at_first_layer(model: nn.Module) -> Iterator[None]:
+    """Let ones enter the first layer with weights: what is before it, say the normalisation of pixels, is no path."""
+    met: list[bool] = []
+
+    def replace(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if met:
+            return None
+        met.append(True)
+        return (torch.ones_like(inputs[0]), *inputs[1:])
+
+    known = {id(weight) for weight in weights(model).values()}
+    owners = [module for module in model.modules() if id(getattr(module, "weight", None)) in known]
+    handles = [module.register_forward_pre_hook(replace) for module in owners]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
