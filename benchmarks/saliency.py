@@ -15,7 +15,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -79,7 +79,7 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a row for each criterion."""
     parser = argparse.ArgumentParser(description="What scoring a network costs, by criterion.")
     parser.add_argument("--model", choices=sorted(SHAPES), default="vgg_d")
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     names = options.criteria.split(",")
     if unknown := [name for name in names if name not in CRITERIA]:
         parser.error(f"--criteria must be of {', '.join(CRITERIA)}, got {unknown[0]!r}")

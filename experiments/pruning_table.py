@@ -1,9 +1,10 @@
 """Ways of pruning in one table: python experiments/pruning_table.py outputs/mnist
 
-One block per share of zeros asked for, one row per method, best first: weights that are left (exact), epochs, test
-accuracy at the end and the best of the evaluations on the way (which test data chose, as the published tables have
-it), the difference to a control paired by seed with its 95 % t-interval, seconds of training and scoring, joules and
-how they are known.  Mean ± standard deviation over seeds.
+One block per share of zeros asked for, one row per method and length, best first: epochs, samples that went forward in
+training (one with its gradient counts as three; scoring apart), weights that are left (exact), test accuracy at the end
+and the best of the evaluations on the way (which test data chose, as the published tables have it), the difference to a
+control of about that many forwards, paired by seed, with its 95 % t-interval, seconds of training and scoring, joules
+and how they are known.  Mean ± standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees it
 if TYPE_CHECKING:
     from experiments.analysis import Run
 
-HEAD = ("zeros asked for, %", "method", "seeds", "epochs", "weights left", "accuracy, %", "best on the way, %")
+HEAD = (
+    "zeros asked for, %",
+    "method",
+    "seeds",
+    "epochs",
+    "forwards, millions",
+    "weights left",
+    "accuracy, %",
+    "best on the way, %",
+)
+
+ABOUT = 0.15
+"""Budgets that differ by less are compared."""
 
 Key = tuple[float, str, int]
 
@@ -54,15 +67,23 @@ def table(folders: Sequence[Path], control: str) -> list[list[str]]:
     for (density, name, epochs), own in sorted(runs.items(), key=place):
         kept = sorted({int(run.summary["weights_kept"]) for run in own.values()})
         row = [f"{100 * (1 - density):g}", name, str(len(own)), str(epochs)]
+        row += [f"{_forwards(own) / 1e6:.2f}"]
         row += [" to ".join(f"{number:,}" for number in ([*kept[:1], *kept[-1:]] if len(kept) > 1 else kept))]
         row += [spread([accuracy(run) for run in own.values()])]
         row += [spread([100 * float(np.nanmax(run.metrics["test_accuracy"])) for run in own.values()])]
-        other = runs.get((density, control, epochs), {})
+        same = [o for (d, n, _), o in runs.items() if (d, n) == (density, control)]
+        other = min(same, key=lambda o: abs(_forwards(o) / _forwards(own) - 1), default={})
+        if other and abs(_forwards(other) / _forwards(own) - 1) > ABOUT:
+            other = {}
         pairs = [accuracy(own[seed]) - accuracy(other[seed]) for seed in own if seed in other]
         row += ["" if name == control else interval(pairs)]
         row += [spread([run.summary["seconds"] for run in own.values()], 0)]
         rows.append([*row, joules(Group(name, tuple(own.values())))])
     return rows
+
+
+def _forwards(runs: dict[int, Run]) -> float:
+    return sum(float(run.summary["forwards"]) for run in runs.values()) / len(runs)
 
 
 def _key(run: Run) -> Key:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import cases, energy_overhead, energy_peers, loop_overhead, proposals
+from benchmarks import cases, energy_overhead, energy_peers, loop_overhead, proposals, saliency
 from benchmarks.costs import Work, dense
 
 
@@ -63,3 +63,11 @@ def test_the_loops_costs_are_printed(capsys):
     assert meter >= 0
     assert 0 < checkpoint < 100
     assert abs(total - (loop + meter + checkpoint)) < 0.02
+
+
+def test_the_costs_of_criteria_are_printed(capsys):
+    saliency.main(["--model", "lenet5_caffe", "--criteria", "snip", "--batch", "8", "--repeats", "1", "--threads", "1"])
+    row = capsys.readouterr().out.splitlines()[-1].split("|")
+    assert row[1].strip() == "snip"
+    assert row[6].strip() == "21,525"  # a twentieth of 430,500
+    assert all(float(cell.replace(",", "")) >= 0 for cell in row[2:6])

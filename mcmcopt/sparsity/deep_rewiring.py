@@ -8,8 +8,10 @@ once θ_k < 0.  With learning rate η, α of the prior exp(-α θ), temperature 
     dormant, soft     θ ← max(θ + √(2 η T) ν, θ_min), active again once θ > 0                             (algorithm 2)
 
 Other than in the paper, the gradient's part is the step of the user's optimizer, whichever it is; η in the other two is
-the learning rate of that step (momentum μ makes the gradient's part 1/(1 - μ) times as large and leaves them), and what
-the optimizer remembers of a connection ends with it.  Biases and normalisation layers are trained as they are.
+the learning rate of that step, and what the optimizer remembers of a connection ends with it.  Momentum μ makes the
+gradient's part 1/(1 - μ) times as large and leaves the others: α = 0.001 under μ = 0.9 is the prior that 0.0001 is
+without momentum.  Too strong a prior empties the network, from which no gradient leads back.  Biases and normalisation
+layers are trained as they are.
 """
 
 from __future__ import annotations
@@ -118,7 +120,8 @@ class DeepR(_DeepRewiring):
 
     Args:
         density: the share of connections that are active at every moment, in (0, 1].
-        l1: α of the prior, per unit of learning rate: how strongly connections without use are driven to zero.
+        l1: α of the prior, per unit of learning rate: how strongly connections without use are driven to zero.  The
+            default is for momentum 0.9; without momentum a tenth of it.
         temperature: T of the noise; 0: none but that of the batches.
         scope: the number is kept in each `"layer"` or over all (`"global"`), where layers gain and lose.
         distribution: of the density over layers, `"uniform"` or `"erk"` (see `RigL`); with scope `"global"` only at
@@ -126,9 +129,8 @@ class DeepR(_DeepRewiring):
         seed: of the first masks and of everything drawn later; same seed, same numbers on every device.
 
     A new connection starts at exactly zero and counts as active there: the mask says so, not the weight.  Its sign is
-    drawn anew, so that half of the new ones have a gradient that makes them grow; in the paper a sign is drawn once and
-    comes back with its connection.  Read the learning rate's schedule after `after_step`: the walk takes the one that
-    the optimizer's step had.
+    drawn anew; in the authors' published code a connection comes back with the sign that it had.  Let a learning rate's
+    schedule follow `after_step`, so that the walk has the rate of the optimizer's step.
 
     Raises:
         ValueError: for an argument out of range; by `begin`, if the optimizer does not hold the weights.
@@ -137,7 +139,7 @@ class DeepR(_DeepRewiring):
     def __init__(
         self,
         density: float,
-        l1: float = 1e-4,
+        l1: float = 1e-3,
         temperature: float = 0.0,
         scope: Literal["layer", "global"] = "layer",
         distribution: Distribution = "uniform",
@@ -206,10 +208,11 @@ class SoftDeepR(_DeepRewiring):
 
     Args:
         density: the share of connections that are active at first, in (0, 1].
-        l1: α of the prior, per unit of learning rate.
+        l1: α of the prior, per unit of learning rate.  The default is for momentum 0.9; without it a tenth.
         temperature: T of the noise, without which a dormant connection never returns.
         theta_min: where θ of dormant connections is clipped, at most 0: the deeper, the rarer they return.  None: the
-            depth at which the prior by itself has the share `density` active, -(1 - p)/p · T/α.
+            depth at which the prior by itself has the share `density` active, -(1 - p)/p · T/α (the authors' code);
+            what the gradient holds on to comes on top.  What is lost is gone for some θ_min²/(2 η T) steps.
         distribution: of the first density over layers, `"uniform"` or `"erk"` (see `RigL`).
         seed: of the first masks and of everything drawn later; same seed, same numbers on every device.
 
@@ -222,8 +225,8 @@ class SoftDeepR(_DeepRewiring):
     def __init__(
         self,
         density: float,
-        l1: float = 1e-4,
-        temperature: float = 1e-11,
+        l1: float = 1e-3,
+        temperature: float = 1e-6,
         theta_min: float | None = None,
         distribution: Distribution = "uniform",
         seed: int = 0,

@@ -141,7 +141,9 @@ def test_normalisation_layers_enter_by_their_running_statistics():
     batches = [(x.double(), y) for x, y in data((2, 4, 4))]
     own = vector(gauss_newton_diagonal(model.train(), cross_entropy, batches))
     assert model.training
-    torch.testing.assert_close(own, exact_hessian(model.eval(), cross_entropy, batches).diagonal(), atol=1e-10, rtol=1e-9)
+    torch.testing.assert_close(
+        own, exact_hessian(model.eval(), cross_entropy, batches).diagonal(), atol=1e-10, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("loss_fn", [cross_entropy, mse_loss])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from mcmcopt.sparsity import DeepR, GradualMagnitude, OneShot, Pruner, Random, RigL, SoftDeepR, weights
+from mcmcopt.sparsity import SNIP, DeepR, Gradual, GradualMagnitude, OneShot, Pruner, Random, RigL, SoftDeepR, weights
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, 0.1),
@@ -21,6 +21,9 @@ PRUNERS = {
     "random": lambda: OneShot(0.3, at=0.4, criterion=Random(3)),
     "gradual": lambda: GradualMagnitude(0.3, start=0.1, end=0.8, every=2),
     "global": lambda: GradualMagnitude(0.3, start=0.1, end=0.8, every=2, scope="global"),
+    "snip": lambda: OneShot(0.3, at=0, scope="global", criterion=SNIP(), rounds=3, n_batches=2, batch_size=7),
+    "force": lambda: OneShot(0.3, at=0.4, criterion=SNIP(), rounds=3, revive=True, batch_size=7, shuffle=1),
+    "gradual snip": lambda: Gradual(0.3, start=0.1, end=0.8, every=2, criterion=SNIP(), n_batches=2, batch_size=7),
     "rigl": lambda: RigL(0.3, every=2, drop=0.5, end=0.9),
     "erk": lambda: RigL(0.3, "erk", every=2, drop=0.5, end=0.9),
     "deepr": lambda: DeepR(0.3, l1=0.01, temperature=1e-4),
@@ -41,13 +44,19 @@ def data():
     return torch.rand(30, 1, 5, 5, generator=generator), torch.randint(3, (30,), generator=generator)
 
 
+def source(draw, size):
+    """Return a batch that depends on the two numbers alone."""
+    chosen = torch.randint(30, (size,), generator=torch.Generator().manual_seed(draw))
+    return tuple(part[chosen] for part in data())
+
+
 def trained(pruner: Pruner, make=OPTIMIZERS["momentum"], steps=STEPS, model=None, first=0, optimizer=None):
     """Train, yielding after each step the model and the masks."""
     model = network() if model is None else model
     optimizer = make(model.parameters()) if optimizer is None else optimizer
     x, y = data()
     if first == 0:
-        pruner.begin(model, optimizer, STEPS)
+        pruner.begin(model, optimizer, STEPS, cross_entropy, source)
     for t in range(first + 1, steps + 1):
         optimizer.zero_grad()
         cross_entropy(model(x), y).backward()
@@ -89,7 +98,7 @@ def test_moments_of_what_is_off_do_not_grow(optimizer):
 def test_biases_are_not_touched(pruner):
     plain = network()
     masked = PRUNERS[pruner]()
-    masked.begin(plain, OPTIMIZERS["sgd"](plain.parameters()), STEPS)
+    masked.begin(plain, OPTIMIZERS["sgd"](plain.parameters()), STEPS, cross_entropy, source)
     assert all("bias" not in name for name in masked.masks)
     assert torch.equal(plain[0].bias, network()[0].bias)
 
@@ -103,7 +112,7 @@ def test_resumed_is_the_same(pruner):
     state, torch_state, weights_then = cut.state_dict(), optimizer.state_dict(), copy.deepcopy(half.state_dict())
     again, fresh = PRUNERS[pruner](), network()
     resumed = OPTIMIZERS["momentum"](fresh.parameters())
-    again.begin(fresh, resumed, STEPS)
+    again.begin(fresh, resumed, STEPS, cross_entropy, source)
     fresh.load_state_dict(weights_then)
     resumed.load_state_dict(torch_state)
     again.load_state_dict(state)
