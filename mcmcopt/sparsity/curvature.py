@@ -17,7 +17,7 @@ from torch.func import functional_call, jacrev, vjp, vmap
 
 from mcmcopt.sparsity.criteria import Batch, LossFn
 from mcmcopt.sparsity.masks import weights
-from mcmcopt.sparsity.saliency import checked, modes
+from mcmcopt.sparsity.saliency import checked, modes, scored_weights
 
 ENTRIES = 2**25
 """Gradients of single samples that are held at a time: so many numbers."""
@@ -73,8 +73,10 @@ def gauss_newton_diagonal(
         ValueError: without a loss function or batches, or for outputs that are not one vector per sample.
     """
     loss_fn, total = checked(loss_fn, batches, "obd")
-    found = weights(model)
-    rest = {n: t.detach() for n, t in (*model.named_parameters(), *model.named_buffers()) if n not in found}
+    found = scored_weights(model)
+    leaves = {id(weight) for weight in found.values()}
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    rest = {name: tensor.detach() for name, tensor in tensors if id(tensor) not in leaves}
     point = {n: w.detach() if keep is None else w.detach() * keep[n] for n, w in found.items()}
     sums = {name: torch.zeros_like(weight) for name, weight in point.items()}
 

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from mcmcopt.sparsity.masks import apply_masks, check_masks, weights
 
 SUFFIX = "_mask"
-"""Of a mask's key in a state dict, as torch.nn.utils.prune has it."""
+"""Of a mask's key in a state dict, after the weight's name, as torch.nn.utils.prune has it."""
 
 
 class Frozen:
@@ -93,14 +93,14 @@ def to_state_dict(keep: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_state_dict(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the masks in a state dict, other entries aside: of `to_state_dict`, or of a network that torch pruned.
+    """Return the masks of weights in a state dict, of `to_state_dict` or of a network that torch pruned.
 
     Raises:
         ValueError: for a mask with other values than 0 and 1.
     """
     out = {}
     for key, value in state.items():
-        if key.endswith(SUFFIX):
+        if key.rpartition(".")[2] == f"weight{SUFFIX}":  # a mask of attention or of a bias is another thing
             if not ((value == 0) | (value == 1)).all():
                 raise ValueError(f"{key} must be a mask of 0 and 1, it has other values")
             out[key.removesuffix(SUFFIX)] = value.to(torch.bool, copy=True)
@@ -114,10 +114,11 @@ def to_torch(model: nn.Module, keep: Mapping[str, Tensor]) -> None:
         ValueError: before anything is changed, if a mask belongs to no weight or has another shape.
     """
     check_masks(model, keep)
-    modules = dict(model.named_modules())
+    own = weights(model)
     for name, mask in keep.items():
-        module = modules[name.rpartition(".")[0]]
-        torch_prune.custom_from_mask(module, "weight", mask)  # type: ignore[no-untyped-call]
+        for module in model.modules():
+            if module._parameters.get("weight") is own[name]:  # a shared weight has several
+                torch_prune.custom_from_mask(module, "weight", mask)  # type: ignore[no-untyped-call]
 
 
 def from_torch(model: nn.Module) -> dict[str, Tensor]:
@@ -132,9 +133,7 @@ def from_torch(model: nn.Module) -> dict[str, Tensor]:
                 continue  # a buffer of the module's own
             mask = module._buffers[f"{key}{SUFFIX}"]
             assert mask is not None  # noqa: S101 -- torch made it
-            full = f"{name}.{key}" if name else key
-            kept = mask.detach().to(torch.bool, copy=True)
+            out[f"{name}.{key}" if name else key] = mask.detach().to(torch.bool, copy=True)
             torch_prune.remove(module, key)  # type: ignore[no-untyped-call]
-            if full in weights(model):
-                out[full] = kept
-    return out
+    own = weights(model)  # asked for now, since it refuses networks that are still pruned by torch
+    return {name: mask for name, mask in out.items() if name in own}

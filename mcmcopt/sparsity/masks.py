@@ -19,7 +19,8 @@ from mcmcopt.sparsity.structures import check_block, means, tiling, touched
 
 Scope: TypeAlias = Literal["layer", "global", "block", "filter", "unit", "global-block", "global-filter", "global-unit"]
 """What is pruned and over what a share holds: weights in each layer, or over all layers (`"global"`); or structures in
-each layer, or over all of them: tiles, filters (output rows), units (input columns)."""
+each layer, or over all of them: tiles, filters (output rows), units (input columns).  Of a transposed convolution rows
+are inputs; with groups a column is one input of each group."""
 
 
 def weights(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -74,7 +74,8 @@ class Inclusion:
             return {name: optimizer.inclusion(weight).double() for name, weight in own.items()}
         counts = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in own.items()}
         objective = IncrementalLoss(twin, loss_fn)
-        first = self.burn_in * len(batches) * self.repeats
+        steps = len(batches) * self.repeats
+        first = min(self.burn_in * steps, steps - 1)  # the last one counts in any case
         for i, (x, y) in enumerate(batches):
             bound = objective.bind(x, y)
             for t in range(i * self.repeats, (i + 1) * self.repeats):

@@ -18,10 +18,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
+import torch
 from torch import Tensor, nn
 
 from mcmcopt.sparsity.criteria import Batch, Criterion, LossFn
-from mcmcopt.sparsity.masks import Scope, check_sparsity, keep_masks
+from mcmcopt.sparsity.masks import Scope, check_masks, check_scope, check_sparsity, keep_masks
+from mcmcopt.sparsity.structures import check_block, tiling, touched
 
 Schedule: TypeAlias = Literal["exponential", "cubic", "linear"]
 
@@ -56,24 +58,42 @@ def prune(
         schedule: of the share after each round.
         revive: whether weights pruned in one round may come back in a later one.
         block: rows and columns of a tile with scope `"block"` or `"global-block"`.
-        keep: masks that hold before the first round; what they switch off stays so, whatever `revive`.
+        keep: boolean masks that hold before the first round; what they switch off stays so, whatever `revive`.
 
     Raises:
         ValueError: for an argument out of range; whatever the criterion raises.
     """
     share, rounds, schedule = check_sparsity(sparsity), check_rounds(rounds), check_schedule(schedule)
+    check_scope(scope)
+    check_block(block)
+    if keep is not None:
+        own_weights = check_masks(model, keep)
+        keep = {n: keep.get(n, torch.ones_like(w, dtype=torch.bool)) for n, w in own_weights.items()}
     start, now = keep, keep
     for r in range(1, rounds + 1):
         own = batches(r - 1) if callable(batches) else batches
         scores = criterion(model, loss_fn, own, now)
-        off = start if revive else now
-        if off is not None:  # those go first, whatever their score is: all of them, or the masks would grow
-            scores = {name: score.masked_fill(~off[name], -math.inf) for name, score in scores.items()}
+        on = start if revive else now
+        if on is not None:
+            scores = {name: _with_off_first(score, on[name], scope, block) for name, score in scores.items()}
         now = keep_masks(scores, sparsity_after(r, rounds, share, schedule), scope, block=block)
-        if off is not None:
-            now = {name: mask & off[name] for name, mask in now.items()}
+        if on is not None:
+            now = {name: mask & on[name] for name, mask in now.items()}
     assert now is not None  # noqa: S101 -- there was a round
     return dict(now)
+
+
+def _with_off_first(score: Tensor, on: Tensor, scope: Scope, block: tuple[int, int]) -> Tensor:
+    """Return scores by which all weights that are off go before any other, or the masks would grow.
+
+    Where structures are pruned these are the structures that are off as a whole; in others, a weight that is off adds
+    nothing to the mean.
+    """
+    if scope in ("layer", "global"):
+        return score.masked_fill(~on, -math.inf)
+    tiles = tiling(score.shape, scope.removeprefix("global-"), block)
+    whole = tiles.expand((~touched(on, tiles)).numpy()).to(score.device)
+    return score.masked_fill(~on & score.isfinite(), 0.0).masked_fill(whole, -math.inf)
 
 
 def sparsity_after(r: float, rounds: float, sparsity: float, schedule: Schedule) -> float:

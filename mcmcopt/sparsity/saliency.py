@@ -94,16 +94,18 @@ class GraSP:
             return loss_fn(network(x) / self.temperature, y) * (len(y) / total)
 
         gradient = [torch.zeros_like(leaf) for leaf in network.leaves]
-        for x, y in batches:
-            for sum_, part in zip(gradient, network.gradient(loss(x, y)), strict=True):
-                sum_ += part
-        product = [torch.zeros_like(leaf) for leaf in network.leaves]
-        for x, y in batches:
-            own = network.gradient(loss(x, y), create_graph=True)
-            flow = sum((a * b).sum() for a, b in zip(own, gradient, strict=True) if a.requires_grad)
-            if isinstance(flow, Tensor):
-                for sum_, part in zip(product, network.gradient(flow), strict=True):
+        with same_random_numbers(batches):
+            for x, y in batches:
+                for sum_, part in zip(gradient, network.gradient(loss(x, y)), strict=True):
                     sum_ += part
+        product = [torch.zeros_like(leaf) for leaf in network.leaves]
+        with same_random_numbers(batches):  # so that g and H are those of one function
+            for x, y in batches:
+                own = network.gradient(loss(x, y), create_graph=True)
+                flow = sum((a * b).sum() for a, b in zip(own, gradient, strict=True) if a.requires_grad)
+                if isinstance(flow, Tensor):
+                    for sum_, part in zip(product, network.gradient(flow), strict=True):
+                        sum_ += part
         found = weights(model)
         return {n: w.detach() * hg for (n, w), hg in zip(found.items(), product, strict=True)}
 
@@ -115,7 +117,7 @@ class SynFlow:
     """Synaptic flow: the sum over all paths through a weight of the product of |w| along them (Tanaka et al. 2020).
 
     R is the sum of outputs of the network with every weight replaced by its absolute value, in float64 and eval mode,
-    when ones enter its first linear or convolutional layer.  Additive terms (biases, running means) are zero there, so
+    when ones enter its first linear or convolutional layers.  Additive terms (biases, running means) are zero there, so
     that R is homogeneous in each layer and the scores of every layer on the path sum to R, which the authors' code,
     with |biases| left in, has only approximately.  One round lets layers collapse; they take 100, exponentially.
 
@@ -140,7 +142,7 @@ class SynFlow:
         if not len(batches):
             raise ValueError("batches must have one, of which synflow takes the shape, got none")
         network = Network(model, keep, linearised=True)
-        with modes(model), _ones_at_first_layer(model):
+        with modes(model), _ones_enter(model):
             model.eval()
             flow = network(batches[0][0][:1]).sum()
             gradient = network.gradient(flow)
@@ -183,14 +185,18 @@ class Skeletonization:
             ValueError: without a loss function or batches.
         """
         gradient = mean_gradient(model, loss_fn, batches, keep, self.name)
+        layers = dict(model.named_modules())
         out: dict[str, Tensor] = {}
         for name, weight in weights(model).items():
+            layer = layers[name.rpartition(".")[0]]
+            transposed = getattr(layer, "transposed", False)  # its weight is (in, out / groups, …)
             value = weight.detach() if keep is None else weight.detach() * keep[name]
-            others = [i for i in range(weight.dim()) if i != 1]
-            relevance = -(value.double() * gradient[name].double()).sum(others, keepdim=True)
-            if not self.inputs and not out:
-                relevance = torch.full_like(relevance, math.inf)
-            out[name] = relevance.expand(weight.shape).contiguous()
+            slope = -(value.double() * gradient[name].double())
+            groups = 1 if transposed else getattr(layer, "groups", 1)
+            slope = slope.reshape(groups, -1, *weight.shape[1:])
+            others = [i for i in range(1, slope.dim()) if i != (1 if transposed else 2)]
+            relevance = slope.sum(others, keepdim=True).expand(slope.shape).flatten(0, 1)
+            out[name] = torch.full_like(relevance, math.inf) if not self.inputs and not out else relevance
         return out
 
     def __repr__(self) -> str:
@@ -209,9 +215,7 @@ class Network:
 
     def __init__(self, model: nn.Module, keep: Mapping[str, Tensor] | None = None, linearised: bool = False) -> None:
         self._model, self._dtype = model, torch.float64 if linearised else None
-        found = weights(model)
-        if not found:
-            raise ValueError(f"model {type(model).__name__} has no linear or convolutional layer, so nothing to score")
+        found = scored_weights(model)
         self._state: dict[str, Tensor] = {}
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             value = tensor.detach().clone()
@@ -221,10 +225,11 @@ class Network:
                     value.zero_()
             self._state[name] = value
         self.leaves = []
-        for name in found:
-            leaf = self._state[name]
+        first = {id(param): name for name, param in model.named_parameters()}  # of a weight that several modules share
+        for name, weight in found.items():
+            leaf = self._state[first[id(weight)]]
             leaf = (leaf if keep is None else leaf * keep[name]).requires_grad_()
-            self._state[name] = leaf
+            self._state[first[id(weight)]] = leaf
             self.leaves.append(leaf)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -256,9 +261,10 @@ def mean_gradient(
     loss_fn, total = checked(loss_fn, batches, name)
     network = Network(model, keep)
     sums = [torch.zeros_like(leaf) for leaf in network.leaves]
-    for x, y in batches:
-        for sum_, part in zip(sums, network.gradient(loss_fn(network(x), y)), strict=True):
-            sum_.add_(part, alpha=len(y) / total)
+    with same_random_numbers(batches):
+        for x, y in batches:
+            for sum_, part in zip(sums, network.gradient(loss_fn(network(x), y)), strict=True):
+                sum_.add_(part, alpha=len(y) / total)
     return dict(zip(weights(model), sums, strict=True))
 
 
@@ -270,6 +276,21 @@ def checked(loss_fn: LossFn | None, batches: Sequence[Batch], name: str) -> tupl
     if not total:
         raise ValueError(f"{name} needs batches of inputs and targets, got none")
     return loss_fn, total
+
+
+def scored_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return `weights(model)`, or raise ValueError if there are none."""
+    found = weights(model)
+    if not found:
+        raise ValueError(f"model {type(model).__name__} has no linear or convolutional layer, so nothing to score")
+    return found
+
+
+@contextmanager
+def same_random_numbers(batches: Sequence[Batch]) -> Iterator[None]:
+    """Put torch's global random states back at the end: dropout in train mode draws from them."""
+    with torch.random.fork_rng(devices={x.device for x, _ in batches if x.is_cuda}):
+        yield
 
 
 @contextmanager
@@ -284,14 +305,12 @@ def modes(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _ones_at_first_layer(model: nn.Module) -> Iterator[None]:
-    """Let ones enter the first layer with weights: what is before it, say the normalisation of pixels, is no path."""
-    met: list[bool] = []
+def _ones_enter(model: nn.Module) -> Iterator[None]:
+    """Let ones enter each layer that no weight comes before: what does, say the normalisation of pixels, is no path."""
 
     def replace(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if met:
+        if inputs[0].requires_grad:
             return None
-        met.append(True)
         return (torch.ones_like(inputs[0]), *inputs[1:])
 
     known = {id(weight) for weight in weights(model).values()}

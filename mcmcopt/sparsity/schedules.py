@@ -14,6 +14,7 @@ from mcmcopt.sparsity.criteria import Criterion, Magnitude, check_seed, shuffled
 from mcmcopt.sparsity.masked import Pruner
 from mcmcopt.sparsity.masks import Scope, check_scope
 from mcmcopt.sparsity.prune import Schedule, check_rounds, check_schedule, prune, sparsity_after
+from mcmcopt.sparsity.structures import check_block
 
 
 class OneShot(Pruner):
@@ -57,7 +58,7 @@ class OneShot(Pruner):
         self.rounds, self.schedule, self.revive = check_rounds(rounds), check_schedule(schedule), revive
         self.n_batches, self.batch_size = check_number("n_batches", n_batches), check_number("batch_size", batch_size)
         self.shuffle = None if shuffle is None else check_seed(shuffle)
-        self.block = (block[0], block[1])
+        self.block = _tile(block)
 
     def _begun(self) -> None:
         if math.ceil(self.at * self.steps) == 0:
@@ -127,7 +128,7 @@ class Gradual(Pruner):
         self.criterion: Criterion = Magnitude() if criterion is None else criterion
         self.schedule = check_schedule(schedule)
         self.n_batches, self.batch_size = check_number("n_batches", n_batches), check_number("batch_size", batch_size)
-        self.block = (block[0], block[1])
+        self.block = _tile(block)
 
     def sparsity(self, t: int) -> float:
         """Return the sparsity that the schedule asks for after t steps."""
@@ -162,6 +163,11 @@ class GradualMagnitude(Gradual):
         self, density: float, start: float = 0.0, end: float = 0.75, every: int = 100, scope: Scope = "layer"
     ) -> None:
         super().__init__(density, start, end, every, scope)
+
+
+def _tile(block: tuple[int, int] | list[int]) -> tuple[int, int]:
+    """Return a tile; YAML has lists, no tuples."""
+    return check_block((block[0], block[1]) if isinstance(block, list) and len(block) == 2 else block)  # type: ignore[arg-type]
 
 
 def check_density(density: float) -> float:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mcmcopt.chain.blocks import Tiling
-from mcmcopt.sparsity import Magnitude, keep_masks, nonzero, resistance_curve
+from mcmcopt.sparsity import keep_masks, nonzero, resistance_curve
 from mcmcopt.sparsity.structures import means, tiling
 
 SHAPES = st.one_of(st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(*[st.integers(1, 3)] * 4))
