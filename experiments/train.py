@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from experiments.augment import shifted_and_mirrored
 from experiments.batches import Batches
+from experiments.checks import check
 from experiments.counters import Counters, Tallies
 from experiments.data import Split, portions
 from experiments.device import settle
@@ -92,35 +93,10 @@ class Training:
     """Of the batches since the last growth, each before the first proposal there."""
 
     def __post_init__(self) -> None:
-        self._check_length()
-        if (self.chain is not None and self.pruning is not None) or (self.alone and self.decay != "constant"):
-            raise ValueError(
-                "train.pruning and train.decay are for gradient methods: a chain's zeros come from its prior, its "
-                "proposal scales adapt. Leave them null and constant"
-            )
-        if isinstance(self.optimizer, Hybrid) and (len(self.optimizer.chains) > 1 or not self._gradient_groups()):
-            raise ValueError("optimizer.optimizers must have a gradient method and at most one chain")
-        if self.chain_batches is not None and (self.alone or self.chain is None):
-            raise ValueError("train.chain_batch_size is for hybrids of a chain and a gradient method: leave it null")
-        if not 0 <= self.density_power < math.inf or (self.density_power and self.alone):
-            raise ValueError(
-                f"train.density_power must be at least 0, and 0 for a chain alone, got {self.density_power}"
-            )
-        if self.decay not in ("constant", "cosine"):
-            raise ValueError(f'train.decay must be "constant" or "cosine", got {self.decay!r}')
-        if self.max_seconds is not None and (self.pruning is not None or self.decay != "constant"):
-            raise ValueError("train.pruning and train.decay count in steps of a known number: no train.max_seconds")
-        if (self.incremental and self.chain is None) or (self.growth is not None and not self.alone):
-            raise ValueError("train.incremental and train.growth are for chains: leave them false and null")
-        if self.refresh_steps < 1:
-            raise ValueError(f"train.refresh_steps must be at least 1, got {self.refresh_steps}")
+        check(self)
         self._batch: tuple[Tensor | slice, Tensor, Tensor] | None = None
         self._objective: Any = None
-        self._rates = [group["lr"] for group in self._gradient_groups()]
-        if (self.augment is not None or self.bfloat16) and self.chain is not None:
-            raise ValueError("train.augment and train.bfloat16 are for gradient methods: a chain's loss is a function")
-        if self.eval_train is not None and not 1 <= self.eval_train <= len(self.split):
-            raise ValueError(f"train.eval_train must lie in 1..{len(self.split)}, or null, got {self.eval_train}")
+        self._rates = [group["lr"] for group in self.gradient_groups()]
         if self.pruning is not None:
             start = time.perf_counter()
             self.pruning.begin(self.model, self.optimizer, self.total_steps, cross_entropy, self.source)
@@ -129,18 +105,6 @@ class Training:
             from mcmcopt import IncrementalLoss
 
             self._objective = IncrementalLoss(self.model, nn.CrossEntropyLoss())
-
-    def _check_length(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError(
-                f"exactly one of train.epochs and train.steps must be given, got {self.epochs} and {self.steps}: set "
-                "the other one to null"
-            )
-        length = self.epochs if self.steps is None else self.steps
-        if length is None or length < 1:
-            raise ValueError(f"train.epochs or train.steps must be at least 1, got {length}")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ValueError(f"train.max_seconds must be larger than 0, or null, got {self.max_seconds}")
 
     @property
     def chain(self) -> GreedyMCMC | None:
@@ -293,7 +257,7 @@ class Training:
         if self.density_power:
             factor *= (max(nonzero(self.model), 1) / count(self.model)) ** -self.density_power
         if self.density_power or self.decay != "constant":
-            for group, rate in zip(self._gradient_groups(), self._rates, strict=True):
+            for group, rate in zip(self.gradient_groups(), self._rates, strict=True):
                 group["lr"] = rate * factor
 
         if self.augment is not None:
@@ -340,7 +304,7 @@ class Training:
         for chain in chains:
             self._counted(chain.info, len(y))
 
-    def _gradient_groups(self) -> list[dict[str, Any]]:
+    def gradient_groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups of gradient methods, whose learning rate may decay."""
         if not isinstance(self.optimizer, Hybrid):
             return self.optimizer.param_groups

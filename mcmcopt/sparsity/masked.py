@@ -60,8 +60,8 @@ class Pruner(ABC):
             source: where they get batches.
 
         Raises:
-            ValueError: for fewer than 1 step, a model without linear or convolutional layers, or a criterion that lacks
-                what it needs.
+            ValueError: for fewer than 1 step, or a model without linear or convolutional layers; if weights are scored
+                now, whatever the criterion raises.
         """
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")

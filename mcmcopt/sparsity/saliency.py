@@ -163,7 +163,8 @@ class Skeletonization:
 
     Args:
         inputs: whether the data's own channels or features, the units that enter the model's first layer, may go;
-            otherwise their relevance is infinite.
+            otherwise their relevance is infinite, and with scope `"global-unit"` they stay (`"unit"` takes its share of
+            each layer, whatever the scores).
     """
 
     name = "skeletonization"

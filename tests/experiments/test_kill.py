@@ -12,7 +12,8 @@ import torch
 
 from experiments import record
 from experiments.config import folder, resolved
-from experiments.job import Checkpoints, InterruptedRunError, run
+from experiments.due import Checkpoints
+from experiments.job import InterruptedRunError, run
 
 from .conftest import ROOT, composed
 from .test_run import StopAfter, assert_same, status, table
