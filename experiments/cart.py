@@ -160,7 +160,9 @@ def cross_validated(
     """
     from sklearn.model_selection import StratifiedKFold
 
-    inner = np.sqrt(path.alphas * np.append(path.alphas[1:], np.inf))
+    with np.errstate(invalid="ignore"):
+        inner = np.sqrt(path.alphas * np.append(path.alphas[1:], np.inf))
+    inner[0] = 0.0  # also of a tree that is its root alone, where the product is 0 times infinity
     wrong = np.empty((len(path.alphas), len(y)), dtype=bool)
     for fit, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
         tree, own = grown(x[fit], y[fit], seed, kind)

@@ -15,8 +15,8 @@ def check(training: Training) -> None:
     """Raise ValueError, naming the setting under `train`, for what cannot be carried out."""
     if (training.epochs is None) == (training.steps is None):
         raise ValueError(
-            f"exactly one of train.epochs and train.steps must be given, got {training.epochs} and {training.steps}: set "
-            "the other one to null"
+            f"exactly one of train.epochs and train.steps must be given, got {training.epochs} and {training.steps}: "
+            "set the other one to null"
         )
     length = training.epochs if training.steps is None else training.steps
     if length is None or length < 1:

@@ -26,6 +26,8 @@ class Counters:
     accepted: int = 0
     seconds: float = 0.0
     """In optimizer steps; evaluation and writing apart."""
+    pruning_seconds: float = 0.0
+    """In scoring, masking and rewiring: before the first step, and of `seconds` what comes after each step."""
     row_seconds: float = 0.0
     """Those of the last row of metrics.csv."""
 

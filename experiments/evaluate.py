@@ -33,7 +33,7 @@ def evaluate(model: nn.Module, split: Split, bfloat16: bool = False) -> Score:
     correct, loss = 0, 0.0
     for x, y in portions(split.x, split.y):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
-            logits = model(x)
+            logits = model(x).float()
         correct += int((logits.argmax(1) == y).sum())
         loss += float(cross_entropy(logits, y, reduction="none").double().sum())
     model.train(training)

@@ -30,6 +30,7 @@ from experiments.stop import SIGNALS, STEP, Stop
 from experiments.stream import StreamBatches, changed, chosen, totals, with_hindsight
 from experiments.terminal import Reporter, closing_table, say
 from experiments.train import Training
+from mcmcopt.optim.greedy_mcmc import GreedyMCMC
 
 CHAIN_ORDER = 1_000_000
 """Added to the seed for the batches of a hybrid's chain, whose order must not be that of the gradient steps."""
@@ -237,6 +238,8 @@ def _training(config: dict[str, Any], model: nn.Module, data: Data) -> Training:
     settings["source"] = Draws(data.train, SCORING_ORDER + config["seed"])
     settings["augment"] = config["seed"] if settings["augment"] else None
     if settings.pop("channels_last"):
+        if isinstance(optimizer, GreedyMCMC):
+            raise ValueError("train.channels_last is for gradient methods: leave it false for a chain")
         model.to(memory_format=torch.channels_last)
     settings["chain_batches"] = None
     if chain_size is not None:

@@ -206,6 +206,7 @@ def summary(
         "proposals": c.proposals,
         "accepted": c.accepted,
         "seconds": c.seconds,
+        "pruning_seconds": c.pruning_seconds,
         **energy.joules(),
         "energy": energy.summary(c.epoch, c.accepted, correct),
     }

@@ -3,8 +3,8 @@
 One block per share of zeros asked for, one row per method and length, best first: epochs, samples that went forward in
 training (one with its gradient counts as three; scoring apart), weights that are left (exact), test accuracy at the end
 and the best of the evaluations on the way (which test data chose, as the published tables have it), the difference to a
-control of about that many forwards, paired by seed, with its 95 % t-interval, seconds of training and scoring, joules
-and how they are known.  Mean ± standard deviation over seeds.
+control of about as many forwards and weights, paired by seed, with its 95 % t-interval, seconds of training, those of
+scoring and rewiring, joules and how they are known.  Mean ± standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -75,15 +75,23 @@ def table(folders: Sequence[Path], control: str) -> list[list[str]]:
         other = min(same, key=lambda o: abs(_forwards(o) / _forwards(own) - 1), default={})
         if other and abs(_forwards(other) / _forwards(own) - 1) > ABOUT:
             other = {}
+        if other and abs(_kept(other) / _kept(own) - 1) > ABOUT:  # of another number of weights: no control
+            other = {}
         pairs = [accuracy(own[seed]) - accuracy(other[seed]) for seed in own if seed in other]
         row += ["" if name == control else interval(pairs)]
         row += [spread([run.summary["seconds"] for run in own.values()], 0)]
+        took = [run.summary.get("pruning_seconds") for run in own.values()]
+        row += ["" if None in took else spread([float(value) for value in took], 1)]
         rows.append([*row, joules(Group(name, tuple(own.values())))])
     return rows
 
 
 def _forwards(runs: dict[int, Run]) -> float:
     return sum(float(run.summary["forwards"]) for run in runs.values()) / len(runs)
+
+
+def _kept(runs: dict[int, Run]) -> float:
+    return sum(int(run.summary["weights_kept"]) for run in runs.values()) / len(runs)
 
 
 def _key(run: Run) -> Key:
@@ -103,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"pruning_table.py: {error}", file=sys.stderr)
         return 1
-    head = [*HEAD, f"points above {options.control}", "seconds", "joules"]
+    head = [*HEAD, f"points above {options.control}", "seconds", "of pruning", "joules"]
     for row in (head, ["---"] * len(head), *rows):
         print("| " + " | ".join(row) + " |")
     return 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -97,10 +98,7 @@ class Training:
         self._batch: tuple[Tensor | slice, Tensor, Tensor] | None = None
         self._objective: Any = None
         self._rates = [group["lr"] for group in self.gradient_groups()]
-        if self.pruning is not None:
-            start = time.perf_counter()
-            self.pruning.begin(self.model, self.optimizer, self.total_steps, cross_entropy, self.source)
-            self.counters.seconds += time.perf_counter() - start
+        self._begun = self.pruning is None
         if self.incremental:
             from mcmcopt import IncrementalLoss
 
@@ -142,6 +140,7 @@ class Training:
 
     def run(self) -> Iterator[bool]:
         """Train to the end, yielding after each step whether it ended an epoch."""
+        self._begin(None)
         while not self.done:
             self._step()
             epoch_done = self.batches.epoch_done
@@ -184,8 +183,26 @@ class Training:
         if self.chain_batches is not None:
             self.chain_batches.load_state_dict(state["chain_batches"])
         self.fresh_losses, self.arrivals = state["fresh_losses"], state["arrivals"]
-        if self.pruning is not None:
+        if self._begun and self.pruning is not None:
             self.pruning.load_state_dict(state["pruning"])
+        self._begin(state["pruning"])
+
+    def _begin(self, state: dict[str, Any] | None) -> None:
+        """Let pruning begin, or go on from its saved state, unless it has."""
+        if self.pruning is None or self._begun:
+            return
+        self._begun = True
+        with self._pruning_time():
+            self.pruning.begin(self.model, self.optimizer, self.total_steps, cross_entropy, self.source, state)
+
+    @contextmanager
+    def _pruning_time(self) -> Iterator[None]:
+        """Count what pruning takes, scoring included."""
+        settle(self.split.x.device)
+        start = time.perf_counter()
+        yield
+        settle(self.split.x.device)
+        self.counters.pruning_seconds += time.perf_counter() - start
 
     def _step(self) -> None:
         if (arrival := self.batches.arrival) is not None:
@@ -278,7 +295,8 @@ class Training:
         else:
             self.optimizer.step(closure)
         if self.pruning is not None:
-            self.pruning.after_step(self.counters.step + 1)
+            with self._pruning_time():
+                self.pruning.after_step(self.counters.step + 1)
 
     def _alternate(self, hybrid: Hybrid, closure: Callable[[], Tensor], x: Tensor, y: Tensor) -> None:
         """Make a step of a hybrid, whose chains score their proposals on a batch of their own."""

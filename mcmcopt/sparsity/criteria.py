@@ -14,7 +14,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from mcmcopt.sparsity.masks import weights
+from mcmcopt.sparsity.masks import Scope, check_scope, weights
+from mcmcopt.sparsity.structures import check_block, numbers, tiling, touched
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Inputs and targets."""
@@ -67,12 +68,25 @@ class Magnitude:
 
 
 class Random:
-    """Independent uniform scores from a generator of their own; the same seed and shapes give the same scores."""
+    """Independent uniform scores from a generator of their own; the same seed and shapes give the same scores.
+
+    Args:
+        seed: of the generator.
+        structure: `"weight"`, or what a scope prunes whole: a `"block"`, `"filter"` or `"unit"` has one uniform for all
+            its weights.  Means of one per weight would not do: large structures would all lie near one half.
+        block: rows and columns of a tile.
+
+    Raises:
+        ValueError: for an argument out of range.
+    """
 
     name = "random"
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, structure: str = "weight", block: tuple[int, int] = (4, 4)) -> None:
         self.seed = check_seed(seed)
+        if structure not in ("weight", "block", "filter", "unit"):
+            raise ValueError(f'structure must be "weight", "block", "filter" or "unit", got {structure!r}')
+        self.structure, self.block = structure, check_block(block)
 
     def __call__(
         self,
@@ -83,16 +97,24 @@ class Random:
     ) -> dict[str, Tensor]:
         """Return float64 uniforms in each weight's shape, on its device, whatever the weights' values."""
         generator = torch.Generator().manual_seed(self.seed)
-        return {
-            name: torch.rand(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
-            for name, weight in weights(model).items()
-        }
+        out = {}
+        for name, weight in weights(model).items():
+            if self.structure == "weight":
+                score = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
+            else:
+                tiles = tiling(weight.shape, self.structure, self.block)
+                drawn = torch.rand(tiles.count, generator=generator, dtype=torch.float64)
+                score = drawn[numbers(tiles)]
+            out[name] = score.to(weight.device)
+        return out
 
     def __repr__(self) -> str:
-        return f"Random(seed={self.seed})"
+        return f"Random(seed={self.seed}{'' if self.structure == 'weight' else f', structure={self.structure!r}'})"
 
 
-def shuffled(keep: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+def shuffled(
+    keep: Mapping[str, Tensor], seed: int = 0, scope: Scope = "layer", block: tuple[int, int] = (4, 4)
+) -> dict[str, Tensor]:
     """Return the masks with the entries of each layer put in a uniformly random order: the layers' densities stay.
 
     The control for any criterion (Su et al. 2020, Frankle et al. 2021): what of its merit is the choice of weights, and
@@ -102,15 +124,25 @@ def shuffled(keep: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
     Args:
         keep: boolean masks by name, left as they are.
         seed: of the orders, each layer's its own.
+        scope: by which the masks were made: with one of structures, whole structures change places.
+        block: rows and columns of a tile.
 
     Raises:
-        ValueError: for a negative seed.
+        ValueError: for a negative seed, an unknown scope, or masks that cut through structures of the scope.
     """
     generator = torch.Generator().manual_seed(check_seed(seed))
+    structure = check_scope(scope).removeprefix("global-")
     out = {}
     for name, mask in keep.items():
-        order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
-        out[name] = mask.flatten()[order].view(mask.shape)
+        if structure in ("layer", "global"):
+            order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
+            out[name] = mask.flatten()[order].view(mask.shape)
+            continue
+        tiles = tiling(mask.shape, structure, check_block(block))
+        on = touched(mask, tiles)
+        if not torch.equal(on[numbers(tiles)], mask.cpu()):
+            raise ValueError(f"the mask of {name} cuts through structures of scope {scope!r}: shuffle its weights")
+        out[name] = on[torch.randperm(tiles.count, generator=generator)][numbers(tiles)].to(mask.device)
     return out
 
 

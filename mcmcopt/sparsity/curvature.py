@@ -17,7 +17,7 @@ from torch.func import functional_call, jacrev, vjp, vmap
 
 from mcmcopt.sparsity.criteria import Batch, LossFn
 from mcmcopt.sparsity.masks import weights
-from mcmcopt.sparsity.saliency import checked, modes, scored_weights
+from mcmcopt.sparsity.network import checked, modes, scored_weights
 
 ENTRIES = 2**25
 """Gradients of single samples that are held at a time: so many numbers."""

@@ -45,6 +45,10 @@ class Frozen:
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         apply_masks(self._model, self.masks)
 
+    def __repr__(self) -> str:
+        off = sum(int((~mask).count_nonzero()) for mask in self.masks.values())
+        return f"Frozen({off} weights of {', '.join(self.masks)}{'' if self._handles else ', removed'})"
+
     def remove(self) -> None:
         """Let the weights go: they are zero now and may move from the next step on."""
         for handle in self._handles:
@@ -58,25 +62,28 @@ def freeze(model: nn.Module, keep: Mapping[str, Tensor], optimizer: Optimizer) -
     Args:
         model: weights without a mask are free.
         keep: boolean masks by name; copied.
-        optimizer: a gradient method over the model's parameters; what its state remembers of the held weights is
-            forgotten.  A chain holds zeros by its prior.
+        optimizer: a gradient method over these weights; what its state remembers of the held ones is forgotten.
 
     Returns:
-        a handle; its `remove()` ends it.
+        a handle; its `remove()` ends it.  A deep copy of the model is a free one.
 
     Raises:
-        ValueError: before anything is changed, if a mask belongs to no weight, has another shape, or the optimizer
-            holds none of the weights.
+        ValueError: before anything is changed, if a mask belongs to no weight, has another shape, or the optimizer does
+            not hold its weight.
+        TypeError: for a chain, `KLMirrorDescent` or `Hybrid`: their states are laws of the weights, in which a zero is
+            the prior's affair.
     """
-    check_masks(model, keep)
+    own = check_masks(model, keep)
+    if any(hasattr(optimizer, name) for name in ("mask", "inclusion", "optimizers")):
+        raise TypeError(f"optimizer must be a gradient method, {type(optimizer).__name__} holds zeros by its prior")
     held = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    if keep and not any(id(weights(model)[name]) in held for name in keep):
-        raise ValueError(f"optimizer must be over the model's parameters, it holds none of {', '.join(keep)}")
+    if free := [name for name in keep if own[name].requires_grad and id(own[name]) not in held]:
+        raise ValueError(f"optimizer must be over the weights that are to be held, it does not have {', '.join(free)}")
     return Frozen(model, keep, optimizer)
 
 
 def _masking(mask: Tensor) -> Any:
-    return lambda gradient: gradient * mask
+    return lambda gradient: gradient.masked_fill(~mask, 0.0)  # inf or nan times 0 would be nan
 
 
 @torch.no_grad()

@@ -52,12 +52,14 @@ class Pruner(ABC):
         steps: int,
         loss_fn: LossFn | None = None,
         source: Source | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         """Take hold of a model that is about to be trained for so many steps; some prune it here and now.
 
         Args:
             loss_fn: mean loss of a batch, for criteria that look at it.
             source: where they get batches.
+            state: of a run that is to go on: nothing is scored or drawn again.
 
         Raises:
             ValueError: for fewer than 1 step, or a model without linear or convolutional layers; if weights are scored
@@ -69,7 +71,10 @@ class Pruner(ABC):
             raise ValueError(f"model {type(model).__name__} has no linear or convolutional layer, so nothing to prune")
         self._model, self._optimizer, self.steps, self.masks = model, optimizer, steps, {}
         self._loss_fn, self._source, self.draws = loss_fn, source, 0
-        self._begun()
+        if state is None:
+            self._begun()
+        else:
+            self.load_state_dict(state)
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -77,7 +82,7 @@ class Pruner(ABC):
         for name, mask in self.masks.items():
             grad = self._weights[name].grad
             if grad is not None:
-                grad.mul_(mask)
+                grad.masked_fill_(~mask, 0.0)  # inf or nan times 0 would be nan
 
     @torch.no_grad()
     def after_step(self, t: int) -> None:

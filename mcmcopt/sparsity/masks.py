@@ -24,20 +24,38 @@ are inputs; with groups a column is one input of each group."""
 
 
 def weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights of all linear and convolutional layers by name, in the model's order, shared ones once."""
+    """Return the weights of all linear and convolutional layers by name, in the model's order, shared ones once.
+
+    Those of an `nn.MultiheadAttention` are its output's alone: `in_proj_weight` is no layer's.
+
+    Raises:
+        ValueError: for a layer whose weight torch computes from others (torch.nn.utils.prune, parametrizations).
+    """
     found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for name, module in model.named_modules():
         weight = module._parameters.get("weight") if isinstance(module, nn.Linear | _ConvNd) else None
-        if weight is None and isinstance(module, nn.Linear | _ConvNd) and "weight_orig" in module._parameters:
-            raise ValueError(
-                f"{name or type(module).__name__} is pruned by torch.nn.utils.prune: "
-                "mcmcopt.sparsity.from_torch(model) returns the masks and makes it a plain layer"
-            )
+        if weight is None and isinstance(module, nn.Linear | _ConvNd):
+            _check_plain(name, module)
         if weight is not None and id(weight) not in seen:
             seen.add(id(weight))
             found[f"{name}.weight" if name else "weight"] = weight
     return found
+
+
+def _check_plain(name: str, module: nn.Module) -> None:
+    """Raise ValueError if torch computes a layer's weight from other tensors: pruned or normalised elsewhere."""
+    called = name or type(module).__name__
+    if "weight_orig" in module._parameters:
+        raise ValueError(
+            f"{called} is pruned by torch.nn.utils.prune: mcmcopt.sparsity.from_torch(model) returns the masks and "
+            "makes it a plain layer"
+        )
+    if "weight" in getattr(module, "parametrizations", ()):
+        raise ValueError(
+            f"{called} has a parametrized weight: torch.nn.utils.parametrize.remove_parametrizations makes it a plain "
+            "layer"
+        )
 
 
 def count(model: nn.Module, weights_only: bool = True) -> int:

@@ -3,8 +3,9 @@
     Inclusion          P(γ_j = 1 | data), from a chain's masks or a mean-field law     Barbieri and Berger (2004)
     AcceptanceCounts   accepted proposals in which w_j changed: the criterion of the 2021 reference implementation
 
-Both let a sampler run on a copy of the network, over the batches that they are given.  Counts tie often: among weights
-of equal counts the copy's smaller |w| goes first.
+Both let a sampler run on a copy of the network, over the batches that they are given; it is the whole network's
+posterior, so they score no masked one.  Counts tie often: among weights of equal counts the copy's smaller |w| goes
+first.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from mcmcopt.loss.objective import Change, Objective
 from mcmcopt.optim.greedy_mcmc import GreedyMCMC
 from mcmcopt.optim.kl_mirror_descent import KLMirrorDescent
 from mcmcopt.sparsity.criteria import Batch, LossFn
-from mcmcopt.sparsity.masks import apply_masks, weights
-from mcmcopt.sparsity.saliency import checked
+from mcmcopt.sparsity.masks import weights
+from mcmcopt.sparsity.network import checked
 
 Sampler: TypeAlias = Callable[..., Any]
 """Makes the optimizer from named parameters, as `functools.partial(GreedyMCMC, lam=60_000)` does."""
@@ -62,11 +63,11 @@ class Inclusion:
         """Return float64 scores by weight: of a mean-field law the probabilities, of a chain counts with ties broken.
 
         Raises:
-            ValueError: without a loss function or batches.
+            ValueError: without a loss function or batches, or for masks with anything off.
             TypeError: if the sampler makes another optimizer.
         """
         loss_fn, _ = checked(loss_fn, batches, self.name)
-        twin, own, optimizer = _twin(model, keep, self.sampler)
+        twin, own, optimizer = _twin(model, keep, self.sampler, self.name)
         if isinstance(optimizer, KLMirrorDescent):
             for x, y in batches:
                 for _ in range(self.repeats):
@@ -116,11 +117,11 @@ class AcceptanceCounts:
         """Return the counts by weight, float64, with ties broken.
 
         Raises:
-            ValueError: without a loss function or batches.
+            ValueError: without a loss function or batches, or for masks with anything off.
             TypeError: if the sampler makes no `GreedyMCMC`.
         """
         loss_fn, _ = checked(loss_fn, batches, self.name)
-        twin, own, optimizer = _twin(model, keep, self.sampler)
+        twin, own, optimizer = _twin(model, keep, self.sampler, self.name)
         if not isinstance(optimizer, GreedyMCMC):
             raise TypeError(f"sampler must make a GreedyMCMC, which accepts and rejects, got {optimizer!r}")
         objective, counts = IncrementalLoss(twin, loss_fn), dict[Tensor, Tensor]()
@@ -156,6 +157,13 @@ class Counting:
         self._proposed = change
         return self._objective.propose(change)
 
+    def propose_with_gradient(self, change: Change, params: Sequence[Tensor]) -> tuple[Tensor, dict[Tensor, Tensor]]:
+        """Return the loss that the change would give, with the gradient there."""
+        if change:
+            self._proposed = change
+        answer: tuple[Tensor, dict[Tensor, Tensor]] = self._objective.propose_with_gradient(change, params)  # type: ignore[attr-defined]
+        return answer
+
     def commit(self, number: int = 0) -> None:
         """Count the change proposed last."""
         for param, (indices, _) in self._proposed.items():
@@ -169,13 +177,13 @@ class Counting:
 
 
 def _twin(
-    model: nn.Module, keep: Mapping[str, Tensor] | None, sampler: Sampler
+    model: nn.Module, keep: Mapping[str, Tensor] | None, sampler: Sampler, name: str
 ) -> tuple[nn.Module, dict[str, nn.Parameter], GreedyMCMC | KLMirrorDescent]:
-    """Return a copy of a model with its masks applied, in eval mode, its weights, and the optimizer over it."""
+    """Return a copy of a model, in eval mode, its weights, and the optimizer over it."""
+    if keep is not None and not all(bool(mask.all()) for mask in keep.values()):
+        raise ValueError(f"{name} scores whole networks, keep has weights that are off: prune once, in one round")
     twin = copy.deepcopy(model).eval()
     twin.zero_grad()
-    if keep is not None:
-        apply_masks(twin, keep)
     optimizer = sampler(list(twin.named_parameters()))
     if not isinstance(optimizer, GreedyMCMC | KLMirrorDescent):
         raise TypeError(f"sampler must make a GreedyMCMC or a KLMirrorDescent, got {optimizer!r}")

@@ -14,16 +14,14 @@ SNIP at many rounds is iterative SNIP, and with pruned weights allowed back it i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from mcmcopt.sparsity.criteria import Batch, LossFn
 from mcmcopt.sparsity.masks import weights
+from mcmcopt.sparsity.network import Network, checked, mean_gradient, modes, ones_enter, random_state_kept
 
 
 class SNIP:
@@ -94,12 +92,12 @@ class GraSP:
             return loss_fn(network(x) / self.temperature, y) * (len(y) / total)
 
         gradient = [torch.zeros_like(leaf) for leaf in network.leaves]
-        with same_random_numbers(batches):
+        with random_state_kept(batches):
             for x, y in batches:
                 for sum_, part in zip(gradient, network.gradient(loss(x, y)), strict=True):
                     sum_ += part
         product = [torch.zeros_like(leaf) for leaf in network.leaves]
-        with same_random_numbers(batches):  # so that g and H are those of one function
+        with random_state_kept(batches):  # so that g and H are those of one function
             for x, y in batches:
                 own = network.gradient(loss(x, y), create_graph=True)
                 flow = sum((a * b).sum() for a, b in zip(own, gradient, strict=True) if a.requires_grad)
@@ -121,7 +119,8 @@ class SynFlow:
     that R is homogeneous in each layer and the scores of every layer on the path sum to R, which the authors' code,
     with |biases| left in, has only approximately.  One round lets layers collapse; they take 100, exponentially.
 
-    What breaks it: activations that are not positively homogeneous (sigmoid, tanh).
+    What breaks it: activations and normalisations that are not positively homogeneous (sigmoid, tanh, LayerNorm), and
+    values of the data that pass all such layers by (an embedding, a shortcut from the input to the output).
     """
 
     name = "synflow"
@@ -142,7 +141,7 @@ class SynFlow:
         if not len(batches):
             raise ValueError("batches must have one, of which synflow takes the shape, got none")
         network = Network(model, keep, linearised=True)
-        with modes(model), _ones_enter(model):
+        with modes(model), ones_enter(model):
             model.eval()
             flow = network(batches[0][0][:1]).sum()
             gradient = network.gradient(flow)
@@ -162,9 +161,9 @@ class Skeletonization:
     time; here the loss is the caller's, and the average that over batches.
 
     Args:
-        inputs: whether the data's own channels or features, the units that enter the model's first layer, may go;
-            otherwise their relevance is infinite, and with scope `"global-unit"` they stay (`"unit"` takes its share of
-            each layer, whatever the scores).
+        inputs: whether the data's own channels or features, the units that enter the first layer that the model has,
+            may go; otherwise their relevance is infinite, and with scope `"global-unit"` they stay (`"unit"` takes its
+            share of each layer, whatever the scores).
     """
 
     name = "skeletonization"
@@ -202,123 +201,3 @@ class Skeletonization:
 
     def __repr__(self) -> str:
         return f"Skeletonization(inputs={self.inputs})"
-
-
-class Network:
-    """A model as a function of masked copies of its weights; nothing that is done to it reaches the model.
-
-    Args:
-        model: whose mode counts; its other parameters enter as constants, its buffers as copies, which what
-            normalisation layers write there stays in.
-        keep: masks; None: all on.
-        linearised: absolute values in float64 and no additive terms, as SynFlow has it.
-    """
-
-    def __init__(self, model: nn.Module, keep: Mapping[str, Tensor] | None = None, linearised: bool = False) -> None:
-        self._model, self._dtype = model, torch.float64 if linearised else None
-        found = scored_weights(model)
-        self._state: dict[str, Tensor] = {}
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            value = tensor.detach().clone()
-            if linearised and value.is_floating_point():
-                value = value.double().abs()
-                if name.rpartition(".")[2] in ("bias", "running_mean"):
-                    value.zero_()
-            self._state[name] = value
-        self.leaves = []
-        first = {id(param): name for name, param in model.named_parameters()}  # of a weight that several modules share
-        for name, weight in found.items():
-            leaf = self._state[first[id(weight)]]
-            leaf = (leaf if keep is None else leaf * keep[name]).requires_grad_()
-            self._state[first[id(weight)]] = leaf
-            self.leaves.append(leaf)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the outputs for a batch of inputs."""
-        if self._dtype is not None:
-            x = x.to(self._dtype)
-        out: Tensor = functional_call(self._model, self._state, (x,))
-        return out
-
-    def gradient(self, value: Tensor, create_graph: bool = False) -> list[Tensor]:
-        """Return the gradient of a scalar with respect to the masked weights, zeros where it does not depend on one."""
-        kwargs: dict[str, Any] = {"create_graph": create_graph, "allow_unused": True, "materialize_grads": True}
-        return list(torch.autograd.grad(value, self.leaves, **kwargs))
-
-
-@torch.enable_grad()
-def mean_gradient(
-    model: nn.Module,
-    loss_fn: LossFn | None,
-    batches: Sequence[Batch],
-    keep: Mapping[str, Tensor] | None = None,
-    name: str = "the gradient",
-) -> dict[str, Tensor]:
-    """Return the gradient of the mean loss over all samples with respect to the weights in force, c ⊙ w.
-
-    Raises:
-        ValueError: without a loss function or batches.
-    """
-    loss_fn, total = checked(loss_fn, batches, name)
-    network = Network(model, keep)
-    sums = [torch.zeros_like(leaf) for leaf in network.leaves]
-    with same_random_numbers(batches):
-        for x, y in batches:
-            for sum_, part in zip(sums, network.gradient(loss_fn(network(x), y)), strict=True):
-                sum_.add_(part, alpha=len(y) / total)
-    return dict(zip(weights(model), sums, strict=True))
-
-
-def checked(loss_fn: LossFn | None, batches: Sequence[Batch], name: str) -> tuple[LossFn, int]:
-    """Return the loss function and the number of samples, or raise ValueError if one of them is missing."""
-    if loss_fn is None:
-        raise ValueError(f"{name} needs loss_fn, the mean loss from outputs and targets, got None")
-    total = sum(len(y) for _, y in batches)
-    if not total:
-        raise ValueError(f"{name} needs batches of inputs and targets, got none")
-    return loss_fn, total
-
-
-def scored_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return `weights(model)`, or raise ValueError if there are none."""
-    found = weights(model)
-    if not found:
-        raise ValueError(f"model {type(model).__name__} has no linear or convolutional layer, so nothing to score")
-    return found
-
-
-@contextmanager
-def same_random_numbers(batches: Sequence[Batch]) -> Iterator[None]:
-    """Put torch's global random states back at the end: dropout in train mode draws from them."""
-    with torch.random.fork_rng(devices={x.device for x, _ in batches if x.is_cuda}):
-        yield
-
-
-@contextmanager
-def modes(model: nn.Module) -> Iterator[None]:
-    """Put each module's mode back at the end."""
-    before = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in before:
-            module.training = mode
-
-
-@contextmanager
-def _ones_enter(model: nn.Module) -> Iterator[None]:
-    """Let ones enter each layer that no weight comes before: what does, say the normalisation of pixels, is no path."""
-
-    def replace(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if inputs[0].requires_grad:
-            return None
-        return (torch.ones_like(inputs[0]), *inputs[1:])
-
-    known = {id(weight) for weight in weights(model).values()}
-    owners = [module for module in model.modules() if id(getattr(module, "weight", None)) in known]
-    handles = [module.register_forward_pre_hook(replace) for module in owners]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -17,7 +17,44 @@ from mcmcopt.sparsity.prune import Schedule, check_rounds, check_schedule, prune
 from mcmcopt.sparsity.structures import check_block
 
 
-class OneShot(Pruner):
+class _ByCriterion(Pruner):
+    """What both have in common: whose scores count, over what, on what data."""
+
+    def _settle(
+        self,
+        density: float,
+        scope: Scope,
+        criterion: Criterion | None,
+        schedule: Schedule,
+        n_batches: int,
+        batch_size: int,
+        block: tuple[int, int],
+    ) -> None:
+        """Check and keep the settings."""
+        self.density, self.scope = check_density(density), check_scope(scope)
+        self.criterion: Criterion = Magnitude() if criterion is None else criterion
+        self.schedule: Schedule = check_schedule(schedule)
+        self.n_batches, self.batch_size = check_number("n_batches", n_batches), check_number("batch_size", batch_size)
+        self.block = check_block((block[0], block[1]) if isinstance(block, list) and len(block) == 2 else block)
+
+    def _prune(self, sparsity: float, rounds: int = 1, revive: bool = False) -> None:
+        """Update the masks; what is off stays off."""
+        self.masks = prune(
+            self._bound_model,
+            self.criterion,
+            sparsity,
+            self._loss_fn,
+            lambda _: self._batches(self.n_batches, self.batch_size),
+            scope=self.scope,
+            rounds=rounds,
+            schedule=self.schedule,
+            revive=revive,
+            block=self.block,
+            keep=self.masks or None,
+        )
+
+
+class OneShot(_ByCriterion):
     """Prunes once: before, during or after training; the rest is training with the zeros held.
 
     Args:
@@ -30,7 +67,8 @@ class OneShot(Pruner):
         schedule: of the share after each round: `"exponential"`, `"cubic"` or `"linear"`.
         revive: whether weights pruned in one round may come back in a later one.
         n_batches, batch_size: what the criterion gets in each round, where it needs data.
-        shuffle: seed of a shuffle of each layer's mask, the control that keeps the densities of layers; None: none.
+        shuffle: seed of a shuffle of each layer's mask, by weights or by the scope's structures: the control that keeps
+            the densities of layers; None: none.
         block: rows and columns of a tile.
 
     Raises:
@@ -53,39 +91,29 @@ class OneShot(Pruner):
         block: tuple[int, int] = (4, 4),
     ) -> None:
         super().__init__()
-        self.density, self.at, self.scope = check_density(density), check_share("at", at), check_scope(scope)
-        self.criterion: Criterion = Magnitude() if criterion is None else criterion
-        self.rounds, self.schedule, self.revive = check_rounds(rounds), check_schedule(schedule), revive
-        self.n_batches, self.batch_size = check_number("n_batches", n_batches), check_number("batch_size", batch_size)
+        self._settle(density, scope, criterion, schedule, n_batches, batch_size, block)
+        self.at, self.rounds = check_share("at", at), check_rounds(rounds)
+        if not isinstance(revive, bool):
+            raise ValueError(f"revive must be True or False, got {revive!r}")
+        self.revive = revive
         self.shuffle = None if shuffle is None else check_seed(shuffle)
-        self.block = _tile(block)
 
     def _begun(self) -> None:
         if math.ceil(self.at * self.steps) == 0:
-            self._prune()
+            self._once()
             self.after_step(0)
 
     def _update(self, t: int) -> None:
         if t == math.ceil(self.at * self.steps) and not self.masks:
-            self._prune()
+            self._once()
 
-    def _prune(self) -> None:
-        masks = prune(
-            self._bound_model,
-            self.criterion,
-            1 - self.density,
-            self._loss_fn,
-            lambda _: self._batches(self.n_batches, self.batch_size),
-            scope=self.scope,
-            rounds=self.rounds,
-            schedule=self.schedule,
-            revive=self.revive,
-            block=self.block,
-        )
-        self.masks = masks if self.shuffle is None else shuffled(masks, self.shuffle)
+    def _once(self) -> None:
+        self._prune(1 - self.density, self.rounds, self.revive)
+        if self.shuffle is not None:
+            self.masks = shuffled(self.masks, self.shuffle, self.scope, self.block)
 
 
-class Gradual(Pruner):
+class Gradual(_ByCriterion):
     """Prunes little by little while the network trains.
 
     Args:
@@ -120,15 +148,11 @@ class Gradual(Pruner):
         block: tuple[int, int] = (4, 4),
     ) -> None:
         super().__init__()
-        self.density, self.scope = check_density(density), check_scope(scope)
+        self._settle(density, scope, criterion, schedule, n_batches, batch_size, block)
         self.start, self.end = check_share("start", start), check_share("end", end)
         if not self.start < self.end:
             raise ValueError(f"start must be smaller than end, got {start} and {end}")
         self.every = check_number("every", every)
-        self.criterion: Criterion = Magnitude() if criterion is None else criterion
-        self.schedule = check_schedule(schedule)
-        self.n_batches, self.batch_size = check_number("n_batches", n_batches), check_number("batch_size", batch_size)
-        self.block = _tile(block)
 
     def sparsity(self, t: int) -> float:
         """Return the sparsity that the schedule asks for after t steps."""
@@ -142,18 +166,8 @@ class Gradual(Pruner):
 
     def _update(self, t: int) -> None:
         first, last = self._ramp
-        if not (first < t < last and (t - first) % self.every == 0) and t != last:
-            return
-        self.masks = prune(
-            self._bound_model,
-            self.criterion,
-            self.sparsity(t),
-            self._loss_fn,
-            lambda _: self._batches(self.n_batches, self.batch_size),
-            scope=self.scope,
-            block=self.block,
-            keep=self.masks or None,
-        )
+        if (first < t < last and (t - first) % self.every == 0) or t == last:
+            self._prune(self.sparsity(t))
 
 
 class GradualMagnitude(Gradual):
@@ -163,11 +177,6 @@ class GradualMagnitude(Gradual):
         self, density: float, start: float = 0.0, end: float = 0.75, every: int = 100, scope: Scope = "layer"
     ) -> None:
         super().__init__(density, start, end, every, scope)
-
-
-def _tile(block: tuple[int, int] | list[int]) -> tuple[int, int]:
-    """Return a tile; YAML has lists, no tuples."""
-    return check_block((block[0], block[1]) if isinstance(block, list) and len(block) == 2 else block)  # type: ignore[arg-type]
 
 
 def check_density(density: float) -> float:

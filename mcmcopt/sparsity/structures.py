@@ -23,7 +23,7 @@ def tiling(shape: Sequence[int], structure: str, block: tuple[int, int]) -> Tili
 
     A tile larger than the matrix is cut to it.
     """
-    if structure == "filter" or len(shape) < 2:
+    if structure == "filter" or len(shape) < 2 or 0 in shape:
         return Tiling(shape, "filter")
     if structure == "unit":
         return Tiling(shape, (max(shape[0], 1), max(torch.Size(shape[2:]).numel(), 1)))
@@ -47,6 +47,12 @@ def means(values: Tensor, tiles: Tiling) -> Tensor:
 def touched(marked: Tensor, tiles: Tiling) -> Tensor:
     """Return which structures have a marked entry, by their numbers: booleans on the CPU."""
     return _sums(marked, tiles) > 0
+
+
+def numbers(tiles: Tiling) -> Tensor:
+    """Return the number of the structure that each entry belongs to, in the weight's shape."""
+    down = torch.arange(tiles.rows).div(tiles.r, rounding_mode="floor").unsqueeze(1)
+    return (down * tiles.across + torch.arange(tiles.columns) // tiles.c).view(tiles.shape)
 
 
 def _sums(values: Tensor, tiles: Tiling) -> Tensor:

@@ -5,6 +5,7 @@ Both are found in the folders: a new file is tested as soon as it is there.  The
 
 import itertools
 import json
+import re
 
 import pytest
 import torch
@@ -102,17 +103,29 @@ def test_two_steps_of_every_experiment(tmp_path, roots, monkeypatch, job):
     assert cfg.name == asked[0]  # a method's results lie under the name by which it was asked for
 
 
+@pytest.mark.parametrize("experiment", stems("experiment"))
+def test_commands_in_the_head_of_an_experiment_are_composed(experiment):
+    text = (ROOT / "conf" / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+    head = "".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("#")).replace(" \\", "")
+    commands = re.findall(r"experiments/run\.py -m ((?:\S+=\S+\s*)+)", head)
+    for command in commands:
+        words = [f"{word.partition('=')[0]}={word.partition('=')[2].split(',')[0]}" for word in command.split()]
+        assert composed(*words).train
+
+
 @pytest.mark.parametrize("pruning", stems("pruning"))
 def test_every_way_of_pruning_keeps_the_share_that_it_is_asked_for(tmp_path, roots, pruning):
     cfg = composed("optimizer=sgd", f"pruning={pruning}", "density=0.2", f"out={tmp_path}", "energy=off", "logger=csv")
     shorten(cfg, roots)
     cfg.resistance.scopes = []
     summary = json.loads((run(cfg) / "summary.json").read_text())
-    assert summary["name"] == pruning
+    assert summary["name"] == ("sgd" if pruning == "none" else pruning)
     assert "test_accuracy_at_90" not in summary
     kept, whole = summary["weights_kept"], summary["weights"]
-    if pruning in ("dense", "soft_deepr", "skeletonization", "random_units"):  # the share is of no weights
-        assert kept == whole if pruning == "dense" else kept < whole
+    if pruning in ("dense", "none"):
+        assert kept == whole
+    elif pruning.startswith(("soft_deepr", "skeletonization")):  # the share is of no weights
+        assert kept < whole
     elif pruning == "deepr":  # a connection that was just born is active and zero
         assert 0.19 * whole < kept <= 0.2 * whole + 1
     else:

@@ -26,6 +26,7 @@ def write(root, name, density, seed, accuracy, kept=100, epochs=10, pruning=True
         "weights": 1000,
         "epochs": epochs,
         "seconds": 100 + seed,
+        "pruning_seconds": 2.0,
     }
     summary |= {"forwards": 180_000 * epochs + (10_000 if name == "snip" else 0)}
     summary |= {"joules": None, "joules_estimated": joules, "energy": {"assumption": "2 W per core"}}
@@ -44,17 +45,27 @@ def test_rows_are_by_density_best_first_with_paired_differences(tmp_path):
     write(tmp_path, "snip", 0.1, 0, 0.6, kept=101)
     write(tmp_path, "snip", 0.1, 1, 0.6, kept=99)
     write(tmp_path, "snip", 0.02, 0, 0.57, epochs=20)
+    write(tmp_path, "units", 0.02, 0, 0.3, kept=150)
     rows = table([tmp_path], "random")
     assert [row[:6] for row in rows] == [
         ["0", "dense", "3", "10", "1.80", "1,000"],
         ["90", "snip", "2", "10", "1.81", "99 to 101"],
         ["98", "snip", "3", "10", "1.81", "100"],
         ["98", "random", "3", "10", "1.80", "100"],
+        ["98", "units", "1", "10", "1.80", "150"],
         ["98", "snip", "1", "20", "3.61", "100"],
     ]
-    assert rows[2][6:] == ["55.00 ± 0.00", "56.00 ± 0.00", "+2.00 [-0.48, +4.48]", "101 ± 1", "50 ± 0 (estimated)"]
-    assert rows[3][6:] == ["53.00 ± 1.00", "53.00 ± 1.00", "", "101 ± 1", "not measured"]
-    assert rows[4][8] == ""  # no control of that length
+    assert rows[2][6:] == [
+        "55.00 ± 0.00",
+        "56.00 ± 0.00",
+        "+2.00 [-0.48, +4.48]",
+        "101 ± 1",
+        "2.0 ± 0.0",
+        "50 ± 0 (estimated)",
+    ]
+    assert rows[3][6:] == ["53.00 ± 1.00", "53.00 ± 1.00", "", "101 ± 1", "2.0 ± 0.0", "not measured"]
+    assert rows[4][8] == ""  # no control of that many weights
+    assert rows[5][8] == ""  # nor of that length
 
 
 def test_what_cannot_be_tabled_is_refused(tmp_path, capsys):

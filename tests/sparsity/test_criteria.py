@@ -86,12 +86,56 @@ def used(dropout=0.0):
     return model
 
 
+WHOLE = ("inclusion", "mean field", "acceptance")
+"""Criteria of whole networks."""
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_posteriors_refuse_masks_with_anything_off(name):
+    model = used()
+    on = {n: torch.ones_like(w, dtype=torch.bool) for n, w in weights(model).items()}
+    CRITERIA[name](model, cross_entropy, images(), on)
+    on["fc2.weight"][0, 0] = False
+    with pytest.raises(ValueError, match="keep has weights that are off"):
+        CRITERIA[name](model, cross_entropy, images(), on)
+
+
+@pytest.mark.parametrize("structure", ["unit", "filter", "block"])
+def test_random_structures_are_equally_likely_whatever_their_size(structure):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 60), torch.nn.ReLU(), torch.nn.Linear(60, 4))
+    kept = torch.zeros(2)
+    for seed in range(60):
+        masks = prune(model, Random(seed, structure, (2, 3)), 0.5, scope=f"global-{structure}", block=(2, 3))
+        kept += torch.tensor([float(mask.float().mean()) for mask in masks.values()])
+    assert (kept / 60 - 0.5).abs().max() < 0.1  # by means of one uniform per weight the small ones would stay or go
+    assert "structure" in repr(Random(0, structure))
+    with pytest.raises(ValueError, match="structure must be"):
+        Random(0, "layer")
+
+
+def test_structures_are_shuffled_whole():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 3))
+    keep = prune(model, Random(0, "unit"), 0.5, scope="global-unit")
+    seen = set()
+    for seed in range(30):
+        mixed = shuffled(keep, seed, "global-unit")
+        for name, mask in mixed.items():
+            units = mask.transpose(0, 1).flatten(1)
+            assert (units.all(1) | ~units.any(1)).all()
+            assert mask.sum() == keep[name].sum()
+        seen.add(tuple(mixed["1.weight"][0, :, 0, 0].tolist()))
+    assert len(seen) > 5
+    with pytest.raises(ValueError, match="cuts through structures"):
+        shuffled(keep_masks(Random(0)(model), 0.5), 0, "filter")
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("name", CRITERIA)
 def test_the_model_and_the_world_are_as_before(name, dropout):
     model = used(dropout)
     before = snapshot(model)
-    scores = CRITERIA[name](model, cross_entropy, images(), keep_masks(Random(0)(model), 0.2))
+    keep = None if name in WHOLE else keep_masks(Random(0)(model), 0.2)
+    scores = CRITERIA[name](model, cross_entropy, images(), keep)
     assert changed(model, before) == []
     assert {n: s.shape for n, s in scores.items()} == {n: w.shape for n, w in weights(model).items()}
     assert all(not s.requires_grad and s.isnan().sum() == 0 for s in scores.values())

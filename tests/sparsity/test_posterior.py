@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 from mcmcopt import GreedyMCMC, IncrementalLoss, KLMirrorDescent, RandomWalk, SpikeSlab, Swap, Toggle
 from mcmcopt.loss.objective import ClosureObjective
-from mcmcopt.sparsity import AcceptanceCounts, Inclusion, Magnitude, apply_masks, keep_masks, weights
+from mcmcopt.sparsity import AcceptanceCounts, Inclusion, weights
 from mcmcopt.sparsity.posterior import Counting
 
 INFORMATIVE = (1, 4)
@@ -45,13 +45,9 @@ ONE = partial(GreedyMCMC, lam=60.0, prior=SpikeSlab(0.3), seed=5, n_proposals=1,
 
 
 @pytest.mark.parametrize("burn_in", [0.0, 0.25, 0.5])
-@pytest.mark.parametrize("masked", [False, True])
-def test_inclusion_is_the_average_mask_of_the_chain(burn_in, masked):
+def test_inclusion_is_the_average_mask_of_the_chain(burn_in):
     model, repeats = network(), 6
-    keep = keep_masks(Magnitude()(model), 0.4) if masked else None
     twin = copy.deepcopy(model).eval()
-    if masked:
-        apply_masks(twin, keep)
     optimizer = CHAIN(list(twin.named_parameters()), n_proposals=15)
     objective = IncrementalLoss(twin, mse_loss)
     masks = []
@@ -60,7 +56,7 @@ def test_inclusion_is_the_average_mask_of_the_chain(burn_in, masked):
             optimizer.step(objective.bind(x, y))
             masks.append({n: optimizer.mask(w).double() for n, w in weights(twin).items()})
     masks = masks[round(burn_in * len(masks)) :]
-    scores = Inclusion(partial(CHAIN, n_proposals=15), repeats, burn_in)(model, mse_loss, halves(), keep)
+    scores = Inclusion(partial(CHAIN, n_proposals=15), repeats, burn_in)(model, mse_loss, halves())
     magnitudes, rest = [], []
     for name, weight in weights(twin).items():
         counts = sum(mask[name] for mask in masks)
@@ -105,13 +101,9 @@ def test_inclusion_of_a_mean_field_law_is_its_own():
         assert torch.equal(scores[name], optimizer.inclusion(weight).double())
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_acceptance_counts_are_the_moves_that_the_weights_made(masked):
+def test_acceptance_counts_are_the_moves_that_the_weights_made():
     model, repeats = network(), 60
-    keep = keep_masks(Magnitude()(model), 0.4) if masked else None
     twin = copy.deepcopy(model).eval()
-    if masked:
-        apply_masks(twin, keep)
     optimizer = ONE(list(twin.named_parameters()))
     objective = IncrementalLoss(twin, mse_loss)
     counts = {n: torch.zeros(w.shape, dtype=torch.float64) for n, w in weights(twin).items()}
@@ -121,7 +113,7 @@ def test_acceptance_counts_are_the_moves_that_the_weights_made(masked):
             optimizer.step(objective.bind(x, y))  # one proposal: what differs now was in it, and it was accepted
             for name, weight in weights(twin).items():
                 counts[name] += (weight.detach() != before[name][0]) | (optimizer.mask(weight) != before[name][1])
-    scores = AcceptanceCounts(ONE, repeats)(model, mse_loss, halves(), keep)
+    scores = AcceptanceCounts(ONE, repeats)(model, mse_loss, halves())
     assert sum(int(c.sum()) for c in counts.values()) > 20
     for name, count in counts.items():
         assert torch.equal(scores[name].floor(), count)
