@@ -8,6 +8,7 @@ from mcmcopt.sparsity.freeze import Frozen, freeze, from_state_dict, from_torch,
 from mcmcopt.sparsity.layer_sparsity import LayerSparsity, merged
 from mcmcopt.sparsity.masked import Pruner
 from mcmcopt.sparsity.masks import Scope, apply_masks, count, keep_masks, nonzero, weights
+from mcmcopt.sparsity.network import mean_gradient
 from mcmcopt.sparsity.posterior import AcceptanceCounts, Inclusion
 from mcmcopt.sparsity.prune import prune, sparsity_after
 from mcmcopt.sparsity.resistance import Resistance, resistance_curve
@@ -45,6 +46,7 @@ __all__ = [
     "from_torch",
     "gauss_newton_diagonal",
     "keep_masks",
+    "mean_gradient",
     "merged",
     "nonzero",
     "prune",

@@ -94,9 +94,20 @@ def test_pruned_weights_stay_exactly_zero_after_every_step(short):
     assert kept == [2368, 237, 237, 237, 237, 237]
 
 
-@pytest.mark.parametrize("optimizer", SHORT)
-def test_resumed_run_is_the_same_run(short, tmp_path, optimizer):
-    longer = ("train.eval_every=2", "train.epochs=4")
+PRUNED = {
+    "force": ("pruning=force", "train.pruning.rounds=3", "train.augment=true", "train.density_power=0.25"),
+    "obd": ("pruning=obd", "train.bfloat16=true", "train.channels_last=true", "train.eval_train=100"),
+    "deepr": ("pruning=deepr", "train.augment=true"),
+    "soft_deepr": ("pruning=soft_deepr",),
+    "skeletonization_shuffled": ("pruning=skeletonization_shuffled", "train.pruning.at=0"),
+}
+"""Ways of pruning beside settings of their own, by name."""
+
+
+@pytest.mark.parametrize("name", (*SHORT, *PRUNED))
+def test_resumed_run_is_the_same_run(short, tmp_path, name):
+    optimizer = "sgd" if name in PRUNED else name
+    longer = ("train.eval_every=2", "train.epochs=4", *PRUNED.get(name, ()))
     whole = run(short(optimizer, *longer, f"out={tmp_path}/whole"))
     cfg = short(optimizer, *longer, f"out={tmp_path}/cut")
     path = folder(resolved(cfg))
