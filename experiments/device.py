@@ -7,6 +7,7 @@ with the processor, so that a run's batches, initial weights and proposals are t
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -47,3 +48,8 @@ def settle(device: torch.device) -> None:
     """Wait until a board has done what it was given; the processor has nothing to wait for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def precision(device: torch.device, bfloat16: bool) -> AbstractContextManager[object]:
+    """Return a context in which products are computed in bfloat16, or as they are."""
+    return torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext()

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from experiments.data import Split, portions
+from experiments.device import precision
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def evaluate(model: nn.Module, split: Split, bfloat16: bool = False) -> Score:
     model.eval()
     correct, loss = 0, 0.0
     for x, y in portions(split.x, split.y):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+        with precision(x.device, bfloat16):
             logits = model(x).float()
         correct += int((logits.argmax(1) == y).sum())
         loss += float(cross_entropy(logits, y, reduction="none").double().sum())

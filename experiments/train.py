@@ -25,7 +25,7 @@ from experiments.batches import Batches
 from experiments.checks import check
 from experiments.counters import Counters, Tallies
 from experiments.data import Split, portions
-from experiments.device import settle
+from experiments.device import precision, settle
 from experiments.growth import Growth
 from experiments.stream import prediction
 from mcmcopt.optim.greedy_mcmc import GreedyMCMC
@@ -282,7 +282,7 @@ class Training:
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
+            with precision(x.device, self.bfloat16):
                 loss = cross_entropy(self.model(x), y)
             loss.backward()
             if self.pruning is not None:
