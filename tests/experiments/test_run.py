@@ -104,7 +104,7 @@ PRUNED = {
 """Ways of pruning beside settings of their own, by name."""
 
 
-@pytest.mark.parametrize("name", (*SHORT, *PRUNED))
+@pytest.mark.parametrize("name", [*SHORT, *PRUNED])
 def test_resumed_run_is_the_same_run(short, tmp_path, name):
     optimizer = "sgd" if name in PRUNED else name
     longer = ("train.eval_every=2", "train.epochs=4", *PRUNED.get(name, ()))
